@@ -1,0 +1,97 @@
+# What a newcomer runs: `make demo`, `make test`. The rest is in CONTRIBUTING.md.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH := torch==2.13.0
+WHEEL_LIMIT_MB := 40
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet -c constraints.txt
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
+
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test test-slow lint types docs system-deps release clean
+
+help:
+	@echo "make demo         set up and ask the bundled model's activations three questions"
+	@echo "make test         set up and run the fast tests;  make test-slow: the others"
+	@echo "make lint types   ruff, pyright;  make docs: the documentation;  make release: sdist and wheel"
+	@echo "make clean        remove what was built (the environment stays: rm -r $(VENV) removes it)"
+
+# --- the environment -----------------------------------------------------------------------------------------------
+
+# Torch goes first and by itself, so that a CPU build is taken where the machine offers one.
+$(VENV)/.torch:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found. Install Python 3.11 or newer (apt-get install python3 python3-venv), or say make PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11. Say make PYTHON=python3.11 (or newer)." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) lacks its venv module, which brings pip. On Debian and Ubuntu: apt-get install python3-venv." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) --version >/dev/null 2>&1 || { echo "make: $(VENV) has no pip. Remove $(VENV) and try again; on Debian and Ubuntu first apt-get install python3-venv." >&2; exit 1; }
+	@echo "Installing $(TORCH)"
+	@$(INSTALL) '$(TORCH)' || { echo "make: $(TORCH) could not be installed. See pip's message above; make again goes on from here." >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.all: pyproject.toml constraints.txt src/augury/_version.py | $(VENV)/.torch
+	@echo "Installing augury with everything for development"
+	@$(INSTALL) -e '.[all,dev]' || { echo "make: the packages could not be installed. See pip's message above; make again goes on from here." >&2; exit 1; }
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.demo: pyproject.toml constraints.txt src/augury/_version.py | $(VENV)/.torch
+	@echo "Installing augury"
+	@$(INSTALL) -e '.[plot]' || { echo "make: the packages could not be installed. See pip's message above; make again goes on from here." >&2; exit 1; }
+	@touch $@
+
+venv: $(VENV)/.all
+
+# --- what to run ---------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.demo
+	$(BIN)/augury models add smollm2
+	$(BIN)/python examples/demo.py
+
+test: venv
+	$(PYTEST) -m "not slow"
+
+test-slow: venv
+	$(PYTEST) -m slow
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: venv
+	$(BIN)/python -m mkdocs build --strict
+
+# What only the system's packages give: git and Python's venv module. Both are usually there.
+system-deps:
+	@missing=""; \
+	command -v git >/dev/null || missing="$$missing git"; \
+	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
+	if [ -z "$$missing" ]; then echo "system-deps: nothing is missing"; exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then echo "make: missing:$$missing. Install them with your system's package manager." >&2; exit 1; fi; \
+	if [ "$$(id -u)" = 0 ]; then sudo=""; elif sudo -n true 2>/dev/null; then sudo="sudo"; \
+	else echo "make: missing:$$missing. As root: apt-get install$$missing" >&2; exit 1; fi; \
+	$$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing
+
+# --- release -------------------------------------------------------------------------------------------------------
+
+release: venv
+	rm -rf dist build/smoke
+	$(BIN)/python -m build --outdir dist .
+	@for wheel in dist/*.whl; do \
+	  bytes=$$(wc -c < $$wheel); echo "$$wheel: $$bytes bytes"; \
+	  if [ "$$bytes" -gt $$(( $(WHEEL_LIMIT_MB) * 1000 * 1000 )) ]; then echo "make: $$wheel is larger than $(WHEEL_LIMIT_MB) MB" >&2; exit 1; fi; \
+	done
+	@echo "Trying the wheel in an empty environment"
+	@$(PYTHON) -m venv build/smoke
+	@build/smoke/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '$(TORCH)'
+	@wheel=$$(echo dist/*.whl); build/smoke/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt "$$wheel[plot]"
+	@cd build/smoke && bin/augury --help >/dev/null && bin/augury --version && bin/python -I -c 'import augury; print(augury.__file__)'
+	@rm -rf build/smoke
+
+clean:
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

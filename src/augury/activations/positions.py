@@ -1,0 +1,171 @@
+"""Which token positions are read: selectors, resolved against one transcript."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from augury.errors import InputError
+from augury.lm import LanguageModel, Transcript
+
+_LAST = re.compile(r"last(?:\s+(\d+))?$")
+_FIRST = re.compile(r"first(?:\s+(\d+))?$")
+_SLICE = re.compile(r"(-?\d*):(-?\d*)(?::(-?\d+))?$")
+_CALL = re.compile(r"(text|role)\((.+)\)$")
+
+
+@dataclass(frozen=True)
+class TextSelector:
+    """The tokens of the last occurrence of a text."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return f"text({self.value!r})"
+
+
+@dataclass(frozen=True)
+class RoleSelector:
+    """All content tokens of the turns of one role."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return f"role({self.value!r})"
+
+
+def text(value: str) -> TextSelector:
+    """Select the tokens that cover the last occurrence of `value`."""
+    return TextSelector(value)
+
+
+def role(value: str) -> RoleSelector:
+    """Select the content tokens of every turn of `value` ("user", "assistant", "system")."""
+    return RoleSelector(value)
+
+
+def resolve(lm: LanguageModel, transcript: Transcript, selector: Any) -> tuple[int, ...]:
+    """The positions that `selector` names, in reading order, each once.
+
+    Args:
+        lm: For decoding, where the selector is a text.
+        transcript: What is read.
+        selector: `"all"`, `"last"`, `"last 8"`, `"first 3"`, `"2:10"`, `"text(hemlock)"`, `"role(assistant)"`, an index,
+            a slice, a list of indices, or what `text()` and `role()` return. Negative indices count from the end.
+
+    Raises:
+        InputError: Not a selector, or one that matches nothing; the message says what there is.
+    """
+    found = _resolve(lm, transcript, selector)
+    if not found:
+        raise InputError(
+            f"The selector {selector!s} matches no token.",
+            f"the context has {len(transcript)} tokens and turns of {_roles(transcript)}",
+            'choose positions that exist, for example "last 8" or "all"',
+        )
+    return tuple(dict.fromkeys(found))
+
+
+def _resolve(lm: LanguageModel, transcript: Transcript, selector: Any) -> Sequence[int]:
+    n = len(transcript)
+    if isinstance(selector, str):
+        return _from_string(lm, transcript, selector.strip())
+    if isinstance(selector, TextSelector):
+        return _of_text(lm, transcript, selector.value)
+    if isinstance(selector, RoleSelector):
+        return [i for span in transcript.spans if span.role == selector.value for i in range(span.start, span.stop)]
+    if isinstance(selector, slice):
+        return range(n)[selector]
+    if isinstance(selector, int) and not isinstance(selector, bool):
+        return _indices([selector], n)
+    if isinstance(selector, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in selector):
+        return _indices(selector, n)
+    raise _unknown(selector)
+
+
+def _from_string(lm: LanguageModel, transcript: Transcript, selector: str) -> Sequence[int]:
+    n = len(transcript)
+    if selector == "all":
+        return range(n)
+    if match := _LAST.match(selector):
+        return range(max(0, n - int(match[1] or 1)), n)
+    if match := _FIRST.match(selector):
+        return range(min(n, int(match[1] or 1)))
+    if match := _CALL.match(selector):
+        value = match[2].strip("'\"")
+        return _resolve(lm, transcript, text(value) if match[1] == "text" else role(value))
+    if match := _SLICE.match(selector):
+        return range(n)[slice(*(int(part) if part else None for part in match.groups()))]
+    if re.fullmatch(r"-?\d+(\s*,\s*-?\d+)*", selector):
+        return _indices([int(part) for part in selector.split(",")], n)
+    raise _unknown(selector)
+
+
+def _indices(indices: Sequence[int], n: int) -> list[int]:
+    if any(not -n <= i < n for i in indices):
+        raise InputError(
+            f"The positions {list(indices)} are not all in the context.",
+            f"it has {n} tokens, so positions run from 0 to {n - 1}",
+            'choose positions that exist, or a selector such as "last 8"',
+        )
+    return [i % n for i in indices]
+
+
+def _of_text(lm: LanguageModel, transcript: Transcript, value: str) -> list[int]:
+    """Tokens that overlap the last occurrence of `value` in the decoded text."""
+    if not value or lm.tokenizer is None:
+        return []
+    starts, decoded = [], ""
+    for stop in range(1, len(transcript) + 1):  # decoding prefixes keeps characters that span several tokens together
+        starts.append(len(decoded))
+        decoded = lm.tokenizer.decode(transcript.token_ids[:stop])
+    begin = decoded.rfind(value)
+    if begin < 0:
+        return []
+    ends = [*starts[1:], len(decoded)]
+    return [i for i, (a, b) in enumerate(zip(starts, ends, strict=True)) if a < begin + len(value) and b > begin]
+
+
+def _roles(transcript: Transcript) -> str:
+    return ", ".join(dict.fromkeys(span.role for span in transcript.spans)) or "no role (raw text)"
+
+
+def _unknown(selector: Any) -> InputError:
+    return InputError(
+        f"{selector!r} is no position selector.",
+        "it is none of the known forms",
+        'use "all", "last 8", "first 3", "2:10", an index, a list of indices, text("...") or role("assistant")',
+    )
+
+
+def resolve_layers(n_layers: int, layers: Any) -> tuple[int, ...]:
+    """Layer indices from an index, a percent of depth such as `"62%"`, or a sequence of these.
+
+    Raises:
+        InputError: Outside the model's depth, or none.
+    """
+    from augury.contract import percent_to_layer
+
+    items = [layers] if isinstance(layers, (int, str)) else list(layers)
+    if len(items) == 1 and isinstance(items[0], str) and "," in items[0]:
+        items = items[0].split(",")
+    found = []
+    for item in items:
+        spelled = str(item).strip()
+        percent = spelled.endswith("%")
+        try:
+            layer = percent_to_layer(n_layers, float(spelled[:-1])) if percent else int(spelled)
+        except ValueError:
+            layer = -1
+        if not 0 <= layer < n_layers:
+            raise InputError(
+                f"{item!r} is no layer of this model.",
+                f"its layers run from 0 to {n_layers - 1} (layer k is the output of block k)",
+                'give an index or a percent of depth, for example "62%"',
+            )
+        found.append(layer)
+    if not found:
+        raise InputError("No layer was named.", "the list of layers is empty", 'name one, for example "62%"')
+    return tuple(dict.fromkeys(found))

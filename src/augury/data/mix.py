@@ -1,0 +1,90 @@
+"""The stream of training examples: a function of (seed, number) alone, so that a resumed run continues it exactly."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from augury.data.bank import Split
+from augury.data.example import Example
+from augury.data.rollouts import Rollout
+from augury.data.sources.lens import lens_example
+from augury.data.sources.questions import OPEN_KINDS, YES_NO_KINDS, open_question, pick_read, yes_no_pair
+
+Task = Literal["past_lens", "future_lens", "yes_no", "open"]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What examples are made of.
+
+    Attributes:
+        weights: Share of each task among the examples.
+        yes_no: Weight of each kind of yes/no question.
+        open: Weight of each kind of open question.
+        max_window: The longest window that questions read; lens windows are drawn from 1 to `lens_window`.
+        single: Share of questions that read one activation only.
+        long_k: Share of lens examples with k drawn from 1 to 50 instead of 1 to 8.
+    """
+
+    weights: dict[str, float]
+    yes_no: dict[str, float]
+    open: dict[str, float]
+    max_window: int = 10
+    lens_window: int = 8
+    single: float = 0.35
+    long_k: float = 0.15
+
+
+class Stream:
+    """Examples by number; `stream.examples(i)` makes one unit (an example, or a yes/no pair)."""
+
+    def __init__(
+        self, rollouts: Sequence[Rollout], split: Split, seed: int, decode: Callable[[Sequence[int]], str]
+    ) -> None:
+        self.rollouts, self.split, self.seed, self.decode = rollouts, split, seed, decode
+        self._with: dict[str, list[Rollout]] = {}
+
+    def unit(self, number: int, mix: Mix) -> tuple[Example, ...]:
+        """The unit of this number under a mix."""
+        rng = random.Random(f"{self.seed}:{number}")
+        while True:
+            task = _draw({**mix.weights, "yes_no": mix.weights.get("yes_no", 0) / 2}, rng)  # a pair counts twice
+            if found := self._make(task, mix, rng):
+                return found
+
+    def _make(self, task: str, mix: Mix, rng: random.Random) -> tuple[Example, ...]:
+        if task in ("past_lens", "future_lens"):
+            k = rng.randint(1, 50 if rng.random() < mix.long_k else 8)
+            example = lens_example(
+                rng.choice(self.rollouts), task, k, rng.randint(1, mix.lens_window), rng, self.decode
+            )
+            return (example,) if example else ()
+        kind = _draw(mix.yes_no if task == "yes_no" else mix.open, rng)
+        window = 1 if rng.random() < mix.single else rng.randint(2, mix.max_window)
+        read = pick_read(rng.choice(self.rollouts_with(kind)), kind, window, rng)
+        if read is None:
+            return ()
+        if task == "yes_no":
+            return yes_no_pair(read, kind, self.split, rng, self.decode)
+        example = open_question(read, kind, self.split, rng, self.decode)
+        return (example,) if example else ()
+
+    def rollouts_with(self, kind: str) -> list[Rollout]:
+        """The rollouts that a kind of question can be asked about."""
+        if kind not in self._with:
+            label = {"task": "kind", "kind": "kind"}.get(kind, kind)
+            of_text = kind in ("speaker", "next", "next_word", "previous_word")
+            self._with[kind] = [r for r in self.rollouts if of_text or label in r.labels] or list(self.rollouts)
+        return self._with[kind]
+
+
+def _draw(weights: dict[str, float], rng: random.Random) -> str:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def known_kinds() -> dict[str, tuple[str, ...]]:
+    """The kinds of questions that a mix can weigh."""
+    return {"yes_no": YES_NO_KINDS, "open": OPEN_KINDS}

@@ -1,0 +1,1 @@
+"""Sources of examples, one file each: every one makes examples from rollouts alone."""

@@ -1,0 +1,189 @@
+"""Yes/no and open questions whose answer is known from how a rollout was made, or from its own text.
+
+Yes/no questions come in pairs: the same read and the same wording once with an answer Yes and once with No, so that
+neither the wording nor the read alone tells the answer.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from augury.data import bank
+from augury.data.bank import Split
+from augury.data.example import Example
+from augury.data.rollouts import Rollout
+
+Decode = Callable[[Sequence[int]], str]
+HARD_NEGATIVES = 0.25
+NEAR = 8  # tokens that count as "the next few words"
+
+
+@dataclass(frozen=True)
+class Read:
+    """The window of a rollout that a question is about."""
+
+    rollout: Rollout
+    positions: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        return self.positions[-1]
+
+
+def pick_read(rollout: Rollout, kind: str, window: int, rng: random.Random) -> Read | None:
+    """A window for one kind of question: where its answer can be known, and nowhere earlier."""
+    user, assistant = rollout.user, rollout.assistant
+    if kind == "speaker":
+        first, stop = rng.choice((user, assistant))
+    elif kind == "language":
+        first, stop = user[0] + 2, user[1]
+    elif kind in ("name", "job", "place", "hobby", "food"):
+        first, stop = user[1] - 1, min(assistant[1], assistant[0] + 12)
+    elif kind in ("next_word", "previous_word", "next"):
+        first, stop = assistant
+    else:
+        first, stop = user[1], assistant[1]
+    ends = range(first + window - 1, stop)
+    if not ends:
+        return None
+    end = rng.choice(ends)
+    return Read(rollout, tuple(range(end - window + 1, end + 1)))
+
+
+YES_NO_KINDS = (
+    "topic", "category", "task", "sentiment", "tense", "person", "language", "speaker",
+    "next_word", "previous_word", "name", "job", "place", "hobby", "food",
+)  # fmt: skip
+OPEN_KINDS = (
+    "topic", "category", "task", "kind", "sentiment", "tense", "person", "language", "speaker",
+    "next", "name", "job", "place", "hobby", "food",
+)  # fmt: skip
+_LABEL = {"task": "phrase"}
+
+
+def yes_no_pair(read: Read, kind: str, split: Split, rng: random.Random, decode: Decode) -> tuple[Example, ...]:
+    """The pair (Yes, No) of one kind about one read; empty where the rollout has no such label."""
+    values = _values(read, kind, split, rng, decode)
+    if values is None:
+        return ()
+    wording = rng.choice(bank.wordings(kind, split))
+    made = []
+    for value, answer in zip(values, ("Yes", "No"), strict=True):
+        question = wording.format(x=value)
+        question = question[0].upper() + question[1:]
+        made.append(
+            Example("yes_no", kind, read.rollout.id, read.positions, question, answer, None, f"{kind}:{wording}")
+        )
+    return tuple(made)
+
+
+def open_question(read: Read, kind: str, split: Split, rng: random.Random, decode: Decode) -> Example | None:
+    """A short open question of one kind; None where the rollout has no such label."""
+    answer = _open_answer(read, kind, rng, decode)
+    if not answer:
+        return None
+    wording = rng.choice(bank.wordings(f"open_{kind}", split))
+    return Example("open", kind, read.rollout.id, read.positions, wording, answer, None, f"open_{kind}:{wording}")
+
+
+def _open_answer(read: Read, kind: str, rng: random.Random, decode: Decode) -> str | None:
+    labels = read.rollout.labels
+    if kind == "speaker":
+        return _speaker(read)
+    if kind == "next":
+        following = read.rollout.token_ids[read.end + 1 : read.rollout.assistant[1]][: rng.randint(4, NEAR)]
+        return decode(following).strip() or None
+    if kind == "topic" and "topic" in labels:
+        return topic_of(labels).answer
+    return labels.get(_LABEL.get(kind, kind))
+
+
+def _speaker(read: Read) -> str:
+    return "the assistant" if read.end >= read.rollout.assistant[0] - 1 else "the user"
+
+
+def topic_of(labels: dict[str, str]) -> bank.Topic:
+    """The bank's topic that a rollout's labels name."""
+    return bank.topic_named(labels["topic"])
+
+
+def _values(
+    read: Read, kind: str, split: Split, rng: random.Random, decode: Decode
+) -> tuple[str, str] | None:
+    """What is asked about, once truly and once falsely."""
+    labels = read.rollout.labels
+    if kind == "speaker":
+        true = _speaker(read)
+        return true, "the user" if true == "the assistant" else "the assistant"
+    if kind in ("next_word", "previous_word"):
+        return _words(read, kind, rng, decode)
+    if kind == "task":
+        return _task_values(labels, rng)
+    if kind not in labels:
+        return None
+    if kind == "topic":
+        return _topic_values(labels, split, rng)
+    if kind == "category":
+        return labels[kind], rng.choice(_far_categories(labels[kind]))
+    return labels[kind], rng.choice([value for value in _alternatives(kind) if value != labels[kind]])
+
+
+def _topic_values(labels: dict[str, str], split: Split, rng: random.Random) -> tuple[str, str]:
+    """The topic and another of the same split: mostly of another area, at times a near one."""
+    topic = topic_of(labels)
+    near = rng.random() < HARD_NEGATIVES
+    others = [
+        other
+        for other in bank.topics_of(split)
+        if other != topic
+        and ((other.category == topic.category) if near else other.category in _far_categories(topic.category))
+    ]
+    return topic.answer, rng.choice(others).answer
+
+
+def _far_categories(category: str) -> list[str]:
+    found = dict.fromkeys(topic.category for topic in bank.topics())
+    overlaps = bank.overlapping_categories()
+    return [other for other in found if other != category and frozenset((other, category)) not in overlaps]
+
+
+def _task_values(labels: dict[str, str], rng: random.Random) -> tuple[str, str] | None:
+    if "kind" not in labels:
+        return None
+    others = [task.kind for task in bank.tasks() if task.kind != labels["kind"]]
+    return bank.with_article(labels["kind"]), bank.with_article(rng.choice(others))
+
+
+def _alternatives(kind: str) -> list[str]:
+    lists = bank.read("attributes")
+    if kind in ("sentiment", "tense", "person"):
+        return list(lists[kind])
+    if kind == "language":
+        return [language.capitalize() for language in lists[kind]]
+    if kind == "name":
+        return [*lists["names"]["female"], *lists["names"]["male"]]
+    if kind == "job":
+        return [bank.with_article(job) for job in lists["jobs"]]
+    return lists[{"place": "places", "hobby": "hobbies", "food": "foods"}[kind]]
+
+
+_WORD = re.compile(r"[A-Za-z]{4,}")
+
+
+def _words(read: Read, kind: str, rng: random.Random, decode: Decode) -> tuple[str, str] | None:
+    """A word of the neighbouring text, and one that stands elsewhere in the same answer but not nearby."""
+    ids, assistant = read.rollout.token_ids, read.rollout.assistant
+    if kind == "next_word":
+        nearby = ids[read.end + 1 : min(read.end + 1 + NEAR, assistant[1])]
+    else:
+        nearby = ids[max(assistant[0], read.positions[0] - NEAR) : read.positions[0]]
+    close = decode(ids[max(assistant[0], read.positions[0] - NEAR) : min(read.end + 1 + NEAR, assistant[1])]).lower()
+    inner = decode(nearby)
+    true = [word for word in _WORD.findall(inner) if f" {word}" in inner]
+    false = [word for word in _WORD.findall(decode(ids[slice(*assistant)])) if word.lower() not in close]
+    if not true or not false:
+        return None
+    return f"'{rng.choice(true)}'", f"'{rng.choice(false)}'"

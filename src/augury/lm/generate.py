@@ -1,0 +1,218 @@
+"""Decoding that keeps token ids: one prefill, then a cached loop in which finished rows cost nothing.
+
+Injection needs the prefill to be a step of its own, and sampling several answers needs its cache to be shared; both
+are plain here because the loop is ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augury.errors import InputError
+from augury.lm.adapters import adapters_on
+from augury.lm.batch import Padded, left_pad
+from augury.lm.chat import End, Span, Transcript, needs_tokenizer, render_chat, transcript_of
+from augury.lm.load import LanguageModel
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen: `temperature` 0 is greedy."""
+
+    max_new_tokens: int = 24
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise InputError(
+                "These sampling settings cannot be used.",
+                f"max_new_tokens={self.max_new_tokens}, temperature={self.temperature}, top_p={self.top_p}",
+                "use at least one token, temperature >= 0 and 0 < top_p <= 1",
+            )
+
+
+def decode(
+    lm: LanguageModel,
+    batch: Padded,
+    sampling: Sampling,
+    *,
+    samples: int = 1,
+    prefill: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    step: Callable[[int], None] | None = None,
+) -> list[list[list[int]]]:
+    """Continue every row of a batch, `samples` times each, from one shared prefill.
+
+    Args:
+        lm: The model, with the adapters that should answer already on.
+        batch: The left-padded prompts.
+        sampling: How tokens are chosen.
+        samples: Continuations per row.
+        prefill: A context entered around the prefill only (where activations are injected).
+        step: Called with the number of rows still running after each token.
+
+    Returns:
+        For each row its continuations: new token ids, the end token included where one was reached.
+    """
+    with torch.no_grad():
+        with prefill():
+            out = lm.model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                position_ids=batch.position_ids,
+                use_cache=True,
+                **({"logits_to_keep": 1} if lm.keeps_logits else {}),
+            )
+        rows = len(batch.offsets) * samples
+        state = _State(
+            cache=_repeat(out.past_key_values, samples),
+            logits=out.logits[:, -1].repeat_interleave(samples, 0),
+            mask=batch.attention_mask.repeat_interleave(samples, 0),
+            position=batch.position_ids[:, -1].repeat_interleave(samples, 0) + 1,
+            alive=list(range(rows)),
+        )
+        texts = _loop(lm, state, sampling, rows, step)
+    return [texts[i * samples : (i + 1) * samples] for i in range(len(batch.offsets))]
+
+
+@dataclass
+class _State:
+    cache: Any
+    logits: Tensor  # [alive, vocab]
+    mask: Tensor  # [alive, width]
+    position: Tensor  # [alive]
+    alive: list[int]
+
+
+def _loop(
+    lm: LanguageModel, state: _State, sampling: Sampling, rows: int, step: Callable[[int], None] | None
+) -> list[list[int]]:
+    generator = torch.Generator(device=state.logits.device).manual_seed(sampling.seed)
+    ends = set(lm.end_ids)
+    texts: list[list[int]] = [[] for _ in range(rows)]
+    for count in range(1, sampling.max_new_tokens + 1):
+        chosen = choose(state.logits, sampling, generator)
+        for row, token in zip(state.alive, chosen.tolist(), strict=True):
+            texts[row].append(token)
+        going = [i for i, row in enumerate(state.alive) if texts[row][-1] not in ends]
+        if step is not None:
+            step(len(going))
+        if not going or count == sampling.max_new_tokens:
+            break
+        _advance(lm, state, chosen, going)
+    return texts
+
+
+def _advance(lm: LanguageModel, state: _State, chosen: Tensor, going: list[int]) -> None:
+    if len(going) < len(state.alive):
+        index = torch.tensor(going, device=chosen.device)
+        state.cache.batch_select_indices(index)
+        state.mask, state.position, chosen = state.mask[index], state.position[index], chosen[index]
+        state.alive = [state.alive[i] for i in going]
+    state.mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], 1)
+    out = lm.model(
+        input_ids=chosen[:, None],
+        attention_mask=state.mask,
+        position_ids=state.position[:, None],
+        past_key_values=state.cache,
+        use_cache=True,
+    )
+    state.cache, state.logits, state.position = out.past_key_values, out.logits[:, -1], state.position + 1
+
+
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+    """The next token of each row of `logits` `[rows, vocab]`."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    scaled = logits.float() / sampling.temperature
+    if sampling.top_p == 1:
+        return torch.multinomial(scaled.softmax(-1), 1, generator=generator)[:, 0]
+    kept, order = _nucleus(scaled, sampling.top_p)
+    drawn = torch.multinomial(kept, 1, generator=generator)
+    return order.gather(-1, drawn)[:, 0]
+
+
+def _nucleus(scaled: Tensor, top_p: float, first: int = 64) -> tuple[Tensor, Tensor]:
+    """The probabilities of the fewest tokens that reach `top_p`, all others 0, and their ids: both `[rows, k]`.
+
+    Sorting a whole vocabulary takes longer than the model's own step, so the likeliest few are tried first.
+    """
+    total = scaled.logsumexp(-1, keepdim=True)
+    for k in (first, 16 * first, scaled.shape[-1]):
+        values, order = scaled.topk(min(k, scaled.shape[-1]), dim=-1)
+        probabilities = (values - total).exp()
+        before = probabilities.cumsum(-1) - probabilities
+        if bool((before[:, -1] + probabilities[:, -1] >= top_p).all()):
+            break
+    return probabilities.masked_fill(before >= top_p, 0), order
+
+
+def _repeat(cache: Any, samples: int) -> Any:
+    if samples > 1:
+        cache = copy.deepcopy(cache)
+        cache.batch_repeat_interleave(samples)
+    return cache
+
+
+def generate(
+    lm: LanguageModel,
+    messages: Any,
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    end: End | None = None,
+) -> Transcript:
+    """Let the target continue a conversation or a text, and keep the sampled token ids.
+
+    Args:
+        lm: The target; its own adapter stays on, every oracle adapter is off.
+        messages: Chat messages (the assistant answers), or raw text (it is continued).
+        max_new_tokens: At most this many.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling.
+        seed: Of the sampling.
+        end: `generation` (default) or `thinking`.
+
+    Returns:
+        The whole transcript; its last span, of role `assistant`, is what was generated.
+    """
+    return generate_batch(lm, [messages], Sampling(max_new_tokens, temperature, top_p, seed), end=end)[0]
+
+
+def generate_batch(
+    lm: LanguageModel,
+    conversations: Sequence[Any],
+    sampling: Sampling,
+    *,
+    end: End | None = None,
+    step: Callable[[int], None] | None = None,
+) -> list[Transcript]:
+    """`generate` for several conversations in one batch."""
+    starts = [_start(lm, item, end) for item in conversations]
+    with adapters_on(lm.model, lm.target_adapters):
+        batch = left_pad([start.token_ids for start in starts], lm.pad_id, lm.device)
+        texts = decode(lm, batch, sampling, step=step)
+    return [_extend(start, text[0], lm) for start, text in zip(starts, texts, strict=True)]
+
+
+def _start(lm: LanguageModel, source: Any, end: End | None) -> Transcript:
+    if isinstance(source, (str, Transcript)):
+        return transcript_of(lm, source)
+    needs_tokenizer(lm)
+    return render_chat(lm, source, end or "generation")
+
+
+def _extend(start: Transcript, new: list[int], lm: LanguageModel) -> Transcript:
+    content = len(new) - (1 if new and new[-1] in lm.end_ids else 0)
+    span = Span("assistant", len(start.token_ids), len(start.token_ids) + content)
+    return replace(start, token_ids=(*start.token_ids, *new), spans=(*start.spans, span), end=None)

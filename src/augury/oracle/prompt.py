@@ -1,0 +1,160 @@
+"""The oracle's prompt: slots, question, answer, as the token ids of one chat turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from augury.contract import Contract
+from augury.errors import ContractError, InputError
+from augury.lm import LanguageModel, render_chat
+from augury.lm.chat import needs_tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt.
+
+    Attributes:
+        token_ids: One user turn and the assistant's header.
+        slots: The positions of the slots, in the order of the vectors (layer-major).
+        prefix: How many tokens depend on nothing but layers and slot count (up to the last slot).
+    """
+
+    token_ids: tuple[int, ...]
+    slots: tuple[int, ...]
+    prefix: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A prompt with its answer: `token_ids[answer_start:]` are the labels, end tokens included."""
+
+    token_ids: tuple[int, ...]
+    slots: tuple[int, ...]
+    answer_start: int
+
+    @property
+    def labels(self) -> list[int]:
+        """The ids with -100 where there is no loss."""
+        return [-100] * self.answer_start + list(self.token_ids[self.answer_start :])
+
+
+def build_prompt(
+    lm: LanguageModel, contract: Contract, layers: Sequence[int], n_positions: int, question: str
+) -> Prompt:
+    """Render a question with `len(layers) * n_positions` slots.
+
+    Slots are looked for only inside the prefix, by its place in the rendered ids, so that slot tokens in a question are
+    ordinary text. The prefix rendered alone must give the same tokens up to the last slot.
+
+    Raises:
+        InputError: An empty question.
+        ContractError: The slot token is not one token, or the question changes the prefix's tokens.
+    """
+    question = check_question(question)
+    prefix = contract.prefix(tuple(layers), n_positions)
+    slots, alone = _slots(lm, contract, prefix, len(layers) * n_positions)
+    ids = _render(lm, contract, prefix + question).token_ids
+    last = slots[-1] + 1
+    if ids[:last] != alone[:last]:
+        raise ContractError(
+            "The question changes the tokens of the slots.",
+            f"'{question[:40]}' merges with the prefix in this tokenizer",
+            "start the question with a letter",
+        )
+    return Prompt(ids, slots, last)
+
+
+def check_question(question: str) -> str:
+    """The question without outer space, or a refusal where nothing is left."""
+    if not isinstance(question, str) or not question.strip():
+        raise InputError("The question is empty.", "an oracle answers questions", 'ask one, for example "What is this about?"')
+    return question.strip()
+
+
+def label_answer(
+    lm: LanguageModel, contract: Contract, prompt: Prompt, question: str, answer: str | Sequence[int], prefix: str
+) -> Labelled:
+    """The prompt with its answer, as text or as token ids, followed by what the template puts after a turn.
+
+    Raises:
+        ContractError: The prompt is not a prefix of the whole conversation.
+    """
+    if not isinstance(answer, str):
+        tail = _tail(lm, contract, prefix + question)
+        return Labelled((*prompt.token_ids, *answer, *tail), prompt.slots, len(prompt.token_ids))
+    ids = _render(lm, contract, prefix + question, answer).token_ids
+    if ids[: len(prompt.token_ids)] != prompt.token_ids:
+        raise ContractError(
+            "The prompt is no prefix of the whole conversation.",
+            "this chat template rewrites earlier turns, so labels would be wrong",
+            "choose a template that appends turns",
+        )
+    return Labelled(ids, prompt.slots, len(prompt.token_ids))
+
+
+def build_labelled(
+    lm: LanguageModel,
+    contract: Contract,
+    layers: Sequence[int],
+    n_positions: int,
+    question: str,
+    answer: str | Sequence[int],
+) -> Labelled:
+    """`build_prompt` and `label_answer` in one step."""
+    prompt = build_prompt(lm, contract, layers, n_positions, question)
+    prefix = contract.prefix(tuple(layers), n_positions)
+    return label_answer(lm, contract, prompt, question.strip(), answer, prefix)
+
+
+def _render(lm: LanguageModel, contract: Contract, content: str, answer: str | None = None) -> Any:
+    messages = [{"role": "user", "content": content}]
+    kwargs: dict[str, Any] = dict(contract.chat_template_kwargs or {})
+    if contract.fallback_template and not needs_tokenizer(lm).chat_template:
+        kwargs["chat_template"] = contract.fallback_template
+    if answer is None:
+        return render_chat(lm, messages, "generation", kwargs)
+    return render_chat(lm, [*messages, {"role": "assistant", "content": answer}], "closed", kwargs)
+
+
+def _slots(lm: LanguageModel, contract: Contract, prefix: str, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    token = slot_id(lm, contract)
+    key = ("slots", prefix, contract.prompt.slot_token)
+    if key not in lm.memo:
+        alone = _render(lm, contract, prefix)
+        span = next((s for s in alone.spans if s.role == "user"), None)
+        first = span.start if span else 0
+        found = tuple(i for i, t in enumerate(alone.token_ids) if t == token and i >= first)[:count]
+        if len(found) != count:
+            raise ContractError(
+                "The prompt does not hold its slots.",
+                f"{count} were written and {len(found)} tokens {contract.prompt.slot_token!r} were found",
+                "this tokenizer merges slot tokens: choose another slot token",
+            )
+        lm.memo[key] = (found, alone.token_ids)
+    return lm.memo[key]
+
+
+def _tail(lm: LanguageModel, contract: Contract, content: str) -> tuple[int, ...]:
+    """What the template puts after an assistant's turn: its end token, and often a newline."""
+    key = ("tail",)
+    if key not in lm.memo:
+        closed = _render(lm, contract, content, "Yes").token_ids
+        header = len(_render(lm, contract, content).token_ids)
+        answer = len(needs_tokenizer(lm)("Yes", add_special_tokens=False)["input_ids"])
+        lm.memo[key] = closed[header + answer :]
+    return lm.memo[key]
+
+
+def slot_id(lm: LanguageModel, contract: Contract) -> int:
+    """The id of the slot token, which must be one token."""
+    ids = needs_tokenizer(lm)(contract.prompt.slot_token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ContractError(
+            f"The slot token {contract.prompt.slot_token!r} is {len(ids)} tokens here.",
+            "a slot receives one vector, so it must be one token",
+            "use the tokenizer that the oracle was trained with",
+        )
+    return int(ids[0])

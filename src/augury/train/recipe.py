@@ -1,0 +1,163 @@
+"""A training recipe: one frozen configuration, read from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from augury.contract import Injection, PromptFormat
+from augury.data.mix import Mix, known_kinds
+from augury.errors import FormatError, NotFoundError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RolloutSettings(_Frozen):
+    """The target's own answers that examples are made of."""
+
+    train: int = Field(default=4000, gt=0)
+    heldout: int = Field(default=500, gt=0)
+    max_new_tokens: int = Field(default=64, gt=0)
+    temperature: float = 0.8
+    top_p: float = 0.95
+    batch_size: int = Field(default=96, gt=0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+
+
+class LoraSettings(_Frozen):
+    """The adapter. Never change rank, alpha or the learning rate alone."""
+
+    rank: int = Field(default=32, gt=0)
+    alpha: float = 64
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    rslora: bool = False
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class MixSettings(_Frozen):
+    """Weights of tasks and of question kinds (see `augury.data.mix.Mix`)."""
+
+    weights: dict[str, float]
+    yes_no: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
+    open: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
+    max_window: int = 10
+    lens_window: int = 8
+    single: float = 0.35
+    long_k: float = 0.15
+
+    @field_validator("weights")
+    @classmethod
+    def _known_tasks(cls, value: dict[str, float]) -> dict[str, float]:
+        return _known(value, ("past_lens", "future_lens", "yes_no", "open"))
+
+    @field_validator("yes_no")
+    @classmethod
+    def _known_yes_no(cls, value: dict[str, float]) -> dict[str, float]:
+        return _known(value, known_kinds()["yes_no"])
+
+    @field_validator("open")
+    @classmethod
+    def _known_open(cls, value: dict[str, float]) -> dict[str, float]:
+        return _known(value, known_kinds()["open"])
+
+    def mix(self) -> Mix:
+        return Mix(**self.model_dump())
+
+
+def _known(value: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
+    unknown = sorted(value.keys() - set(names))
+    if unknown or not any(weight > 0 for weight in value.values()) or min(value.values()) < 0:
+        raise ValueError(f"weights must be >= 0, not all 0, over {', '.join(names)}; unknown: {unknown}")
+    return value
+
+
+class Stage(_Frozen):
+    """A mix that holds until a share of the run's examples."""
+
+    until: float = Field(gt=0, le=1)
+    mix: MixSettings
+
+
+class OptimizerSettings(_Frozen):
+    """AdamW with warm-up, a constant part, and linear decay to zero over the last part.
+
+    The constant part lets a run be prolonged: a checkpoint before the decay goes on as if the total had been larger.
+    """
+
+    examples: int = Field(gt=0)
+    batch_size: int = Field(default=16, gt=0)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    warmup: float = Field(default=0.02, ge=0, lt=1)
+    decay: float = Field(default=0.25, ge=0, le=1)
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0
+    pool: int = Field(default=32, gt=0)
+    checkpoint_every: int = Field(default=200, gt=0)
+    autocast: Literal["bfloat16"] | None = None
+    share_prefix: bool = True
+    gradient_checkpointing: bool = False
+    seed: int = 0
+
+
+class Recipe(_Frozen):
+    """Everything a training run depends on."""
+
+    name: str
+    model: str
+    layers: tuple[tuple[int | str, ...], ...]
+    injection: Injection = Injection()
+    prompt: PromptFormat = PromptFormat()
+    rollouts: RolloutSettings = RolloutSettings()
+    lora: LoraSettings = LoraSettings()
+    optimizer: OptimizerSettings
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @field_validator("stages")
+    @classmethod
+    def _cover_the_run(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        ends = [stage.until for stage in stages]
+        if ends != sorted(set(ends)) or ends[-1] != 1:
+            raise ValueError(f"`until` must rise and end at 1, not {ends}")
+        return stages
+
+    def mix_at(self, share: float) -> Mix:
+        """The mix in force when `share` of the examples has been seen."""
+        return next((stage for stage in self.stages if share < stage.until), self.stages[-1]).mix.mix()
+
+
+def read_recipe(path: Path, settings: list[str] | None = None) -> Recipe:
+    """A recipe from a YAML file, with `a.b=c` settings laid over it.
+
+    Raises:
+        NotFoundError: No such file.
+        FormatError: Not YAML, an unknown field, or a value out of range; the message names each.
+    """
+    if not path.is_file():
+        raise NotFoundError(f"There is no recipe {path}.", "the file does not exist", "see the folder recipes/")
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for setting in settings or ():
+            _lay_over(data, setting)
+        return Recipe.model_validate(data)
+    except yaml.YAMLError as error:
+        raise FormatError(f"{path} is no YAML.", str(error), "mend the file") from error
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise FormatError(f"{path} is no recipe.", reasons, "mend these fields; recipes/ has examples") from error
+
+
+def _lay_over(data: dict[str, Any], setting: str) -> None:
+    path, equals, value = setting.partition("=")
+    if not equals:
+        raise FormatError(f"'{setting}' is no setting.", "it has no '='", "write --set optimizer.examples=1000")
+    *parents, last = path.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+    data[last] = yaml.safe_load(value)

@@ -1,0 +1,83 @@
+"""What all tests share: fixed places, and the rule that nothing is skipped silently where it counts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("augury", deadline=None)
+settings.load_profile("augury")
+
+
+def require(condition: object, reason: str) -> None:
+    """Skip the test where `condition` is false, saying why; under `CI=true` fail instead.
+
+    For what a machine may lack: a system package, the evaluation data, the bundled model.
+    """
+    if condition:
+        return
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"required in CI: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(name="require", scope="session")
+def _require() -> Callable[[object, str], None]:
+    """`require` as a fixture, for modules that do not import it."""
+    return require
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The golden cases: part of the repository, so their absence is always a failure."""
+    folder = ROOT / "tests" / "golden"
+    assert (folder / "SHA256SUMS").is_file(), f"{folder} is incomplete"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The evaluation data beside the checkout."""
+    folder = ROOT.parent / "shared" / "data"
+    require(folder.is_dir(), f"the evaluation data is not at {folder.parent.name}/{folder.name} beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    """The bundled model, loaded once per worker."""
+    import augury
+
+    try:
+        return augury.load_model("smollm2")
+    except augury.NetworkError as error:
+        require(False, f"the bundled model could not be fetched: {error}")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """One torch thread per worker, set once torch is loaded and never by loading it."""
+    _limit_threads()
+    yield
+    _limit_threads()  # the test itself may have been the first to import torch
+
+
+def _limit_threads() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
