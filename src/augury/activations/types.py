@@ -116,7 +116,9 @@ class Activations:
                 f"There is no activation {index}.", f"{len(self)} positions were captured", "choose among these"
             ) from error
         if not wanted:
-            raise InputError("This slice is empty.", f"{index} of {len(self)} positions", "choose at least one position")
+            raise InputError(
+                "This slice is empty.", f"{index} of {len(self)} positions", "choose at least one position"
+            )
         return replace(
             self,
             vectors=self.vectors[:, wanted],
@@ -140,4 +142,6 @@ class Activations:
     def __repr__(self) -> str:
         name = self.provenance.model.name if self.provenance.model else self.provenance.kind
         shown = f"{self.positions[0]}..{self.positions[-1]}" if len(self) > 1 else str(self.positions[0])
-        return f"Activations({name}, layers {list(self.layers)}, {len(self)} positions ({shown}), d_model {self.d_model})"
+        return (
+            f"Activations({name}, layers {list(self.layers)}, {len(self)} positions ({shown}), d_model {self.d_model})"
+        )

@@ -34,7 +34,6 @@ class Topic:
             return self.name.title()
         return next((alias for alias in self.aliases if alias.startswith("the ")), self.name)
 
-
     @property
     def answer(self) -> str:
         """The topic as an answer names it ("moon", "Spain")."""

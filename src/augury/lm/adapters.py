@@ -158,7 +158,9 @@ def add_adapter(lm: LanguageModel, config: dict[str, Any], name: str) -> None:
     try:
         inject_adapter_in_model(kind(**{**known, "inference_mode": False}), lm.model, adapter_name=name)
     except ValueError as error:
-        raise ContractError("The adapter does not fit this model.", str(error)[:300], "use the base it was made for") from error
+        raise ContractError(
+            "The adapter does not fit this model.", str(error)[:300], "use the base it was made for"
+        ) from error
     finally:
         for parameter in lm.model.parameters():
             parameter.requires_grad_(frozen.get(id(parameter), False))

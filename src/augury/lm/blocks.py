@@ -39,7 +39,9 @@ def find_decoder(model: nn.Module, path: str | None = None) -> Decoder:
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     if path is not None:
         if path not in lists:
-            raise ModelError(f"The model has no block list '{path}'.", _listing(lists), "name one of these in `blocks=`")
+            raise ModelError(
+                f"The model has no block list '{path}'.", _listing(lists), "name one of these in `blocks=`"
+            )
         return _decoder(model, path)
     embedding = model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
     found = [

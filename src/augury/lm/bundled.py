@@ -226,7 +226,11 @@ def _write_tokenizer(fields: dict[str, Any], folder: Path) -> None:
     control = 3  # gguf.TokenType.CONTROL
     kinds = fields["tokenizer.ggml.token_type"]
     tokenizer.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t, kind in zip(tokens, kinds, strict=True) if kind == control]
+        [
+            AddedToken(t, special=True, normalized=False)
+            for t, kind in zip(tokens, kinds, strict=True)
+            if kind == control
+        ]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}

@@ -34,7 +34,9 @@ def on_output(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> I
 def on_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace the hidden states that enter `module` (its first argument, or `hidden_states=`)."""
 
-    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def hook(
+        _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return (change(args[0]), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}

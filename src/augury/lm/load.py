@@ -130,7 +130,7 @@ class LanguageModel:
         from augury.lm.probe import padding_leak
 
         leak = padding_leak(self)
-        if leak > 1e-3 and self.dtype == torch.float32 or leak > 0.2:
+        if (leak > 1e-3 and self.dtype == torch.float32) or leak > 0.2:
             log.warning("padding leaks into the state of %s (%.1e): batches are made of equal lengths", self.name, leak)
             return False
         return True
@@ -171,7 +171,9 @@ def load_model(
         lm = _wrap(source, tokenizer, revision, blocks)
     else:
         name, folder, revision = _resolve(str(source), revision)
-        model, tok = _from_pretrained(folder, revision if folder == name else None, dtype, device_map, attn_implementation)
+        model, tok = _from_pretrained(
+            folder, revision if folder == name else None, dtype, device_map, attn_implementation
+        )
         lm = LanguageModel(model, tok, name, revision, find_decoder(model, blocks))
     if adapter is not None:
         from augury.lm.adapters import load_target_adapter
@@ -258,7 +260,11 @@ class _hub_errors:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, AuguryError) or not isinstance(error, (OSError, ValueError, RuntimeError)):
+        if (
+            error is None
+            or isinstance(error, AuguryError)
+            or not isinstance(error, (OSError, ValueError, RuntimeError))
+        ):
             return
         raise self.translate(error) from error
 
@@ -267,7 +273,7 @@ class _hub_errors:
         while chain := (chain.__cause__ or chain.__context__):  # type: ignore[assignment]
             text += f" | {type(chain).__name__}: {chain}"
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        if "safetensors" in text and "pytorch_model" in text or "no file named model.safetensors" in text:
+        if ("safetensors" in text and "pytorch_model" in text) or "no file named model.safetensors" in text:
             return FormatError(
                 f"{self.source} has no safetensors weights.",
                 "pickled weights can run code when they are read, so they never are",
@@ -285,7 +291,9 @@ class _hub_errors:
                 f"{reason} (tried again several times)",
                 "check the network and run it again, name a local folder, or use the bundled `smollm2`",
             )
-        return ModelError(f"'{self.source}' could not be loaded.", reason, "see the reason; try a folder or another model")
+        return ModelError(
+            f"'{self.source}' could not be loaded.", reason, "see the reason; try a folder or another model"
+        )
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -190,8 +190,6 @@ class Answer(_Shown, _Sourced):
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=versions)
 
-    __str__ = _Shown.__str__
-
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON-ready fields."""
         return {
@@ -245,8 +243,6 @@ class Score(_Shown, _Sourced):
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=versions)
-
-    __str__ = _Shown.__str__
 
     @property
     def choice(self) -> str:
@@ -306,8 +302,6 @@ class Scan(_Shown, _Sourced):
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=versions)
-
-    __str__ = _Shown.__str__
 
     def to_dict(self) -> dict[str, Any]:
         """The scan as JSON-ready fields."""

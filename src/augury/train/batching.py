@@ -61,7 +61,9 @@ def pools(recipe: Recipe, stream: Stream, first_step: int, steps: int) -> Iterat
 
 
 def _grouped(examples: list[Example], size: int, seed: int) -> list[list[Example]]:
-    lengths = [len(e.question) // 5 + len(e.positions) + (len(e.answer_ids or ()) or len(e.answer) // 4) for e in examples]
+    lengths = [
+        len(e.question) // 5 + len(e.positions) + (len(e.answer_ids or ()) or len(e.answer) // 4) for e in examples
+    ]
     groups = length_groups(lengths, size)
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
     return [[examples[i] for i in groups[place]] for place in order]

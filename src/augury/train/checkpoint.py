@@ -32,7 +32,9 @@ def save_checkpoint(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file({name: p.detach().contiguous().cpu() for name, p in parameters.items()}, partial / "adapter.safetensors")
+        save_file(
+            {name: p.detach().contiguous().cpu() for name, p in parameters.items()}, partial / "adapter.safetensors"
+        )
         save_file(_optimizer_tensors(parameters, optimizer), partial / "optimizer.safetensors")
         (partial / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)

@@ -17,7 +17,7 @@ from augury.contract import Contract
 from augury.data.mix import Stream
 from augury.data.rollouts import Rollout
 from augury.lm import LanguageModel
-from augury.lm.adapters import adapter_parameters, add_adapter, adapters_on
+from augury.lm.adapters import adapter_parameters, adapters_on, add_adapter
 from augury.train.batching import Item, collate, pools, prepare
 from augury.train.checkpoint import latest, load_checkpoint, save_checkpoint
 from augury.train.reads import Reads
@@ -88,9 +88,7 @@ def train_adapter(
             rate = learning_rate(settings, step, steps)
             loss, losses, tokens = _step(lm, contract, settings, items, optimizer, parameters, rate)
             seconds = time.perf_counter() - started
-            report = StepReport(
-                step + 1, steps, len(items), tokens, seconds, rate, loss, _by_task(items, losses)
-            )
+            report = StepReport(step + 1, steps, len(items), tokens, seconds, rate, loss, _by_task(items, losses))
             write(report)
             if on_step is not None:
                 on_step(report)

@@ -45,6 +45,7 @@ class Prepared:
     contract: Contract
     rollouts: dict[str, list[Rollout]]
     reads: dict[str, Reads]
+    kinds: tuple[tuple[str, ...], ...]  # the yes/no kinds of each stage
 
 
 def start_run(recipe: Recipe, run: Path, resume: bool = False) -> None:
@@ -84,7 +85,9 @@ def _write(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
-        raise StorageError(f"{path} could not be written.", str(error), "free some space, or choose another -o") from error
+        raise StorageError(
+            f"{path} could not be written.", str(error), "free some space, or choose another -o"
+        ) from error
 
 
 def prepare_run(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
@@ -113,7 +116,8 @@ def prepare_run(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
         )
         for split in counts
     }  # fmt: skip
-    return Prepared(lm, contract, rollouts, reads)
+    kinds = tuple(tuple(stage.mix.yes_no) for stage in recipe.stages)
+    return Prepared(lm, contract, rollouts, reads, kinds)
 
 
 def _rows(path: Path) -> int:

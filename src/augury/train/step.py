@@ -21,15 +21,20 @@ def example_losses(lm: LanguageModel, injection: Injection, batch: Batch) -> Ten
     The tokens that all rows begin with depend on the adapter but on no row, so they are run once and their keys and
     values are shared; gradients add up through the sharing exactly as if every row had run them.
     """
+    losses = token_losses(lm, injection, batch)
+    return losses.sum(1) / (batch.labels != -100).sum(1)
+
+
+def token_losses(lm: LanguageModel, injection: Injection, batch: Batch, *, inject_nothing: bool = False) -> Tensor:
+    """The loss of every label, `[batch, keep]`, 0 where there is none; the row's labels are its last columns."""
     keep = batch.labels.shape[1] + 1
     past = _prefix_cache(lm, batch) if batch.prefix else None
-    with injecting(lm, injection, batch.slots, batch.vectors):
+    slots = [[] for _ in batch.slots] if inject_nothing else batch.slots
+    with injecting(lm, injection, slots, batch.vectors):
         logits = _forward(lm, batch, past, keep)
-    labels = batch.labels
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, -keep:-1].float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
-    ).view_as(labels)
-    return losses.sum(1) / (labels != -100).sum(1)
+    return torch.nn.functional.cross_entropy(
+        logits[:, -keep:-1].float().flatten(0, 1), batch.labels.flatten(), ignore_index=-100, reduction="none"
+    ).view_as(batch.labels)
 
 
 def _prefix_cache(lm: LanguageModel, batch: Batch) -> Any:

@@ -110,9 +110,7 @@ def topic_of(labels: dict[str, str]) -> bank.Topic:
     return bank.topic_named(labels["topic"])
 
 
-def _values(
-    read: Read, kind: str, split: Split, rng: random.Random, decode: Decode
-) -> tuple[str, str] | None:
+def _values(read: Read, kind: str, split: Split, rng: random.Random, decode: Decode) -> tuple[str, str] | None:
     """What is asked about, once truly and once falsely."""
     labels = read.rollout.labels
     if kind == "speaker":

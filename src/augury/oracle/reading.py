@@ -1,0 +1,161 @@
+"""What an oracle is given, checked: activations, a context to capture from, or a bare tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from augury.activations import Activations, capture, resolve_layers
+from augury.activations.capture import is_batch
+from augury.contract import Contract, check_reads
+from augury.errors import InputError
+from augury.lm import LanguageModel
+from augury.oracle.inject import check_vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Activations that may be asked about, with what the checks had to say."""
+
+    acts: Activations
+    notes: tuple[str, ...]
+
+
+def as_activations(base: LanguageModel, contract: Contract, source: Any, layers: Any, positions: Any) -> Activations:
+    """Activations from activations, a context or a tensor.
+
+    Args:
+        base: The model the oracle runs on, without a target's adapters; contexts are captured from it.
+        contract: Names the layers where the caller does not.
+        source: `Activations`; text, messages, token ids or a `Transcript`; a tensor `[n, d_model]`.
+        layers: Layers to read; of `Activations`, a selection among theirs.
+        positions: A selector; for contexts only.
+
+    Raises:
+        InputError: Nothing to read, several contexts, or a tensor without a layer.
+    """
+    if isinstance(source, Activations):
+        return source if layers is None else source.at_layers(resolve_layers(base.n_layers, layers))
+    if isinstance(source, Tensor):
+        if layers is None:
+            why = "a bare tensor does not say where it was taken"
+            raise InputError("The layer of these activations is not known.", why, "pass layers=, for example layers=18")
+        return Activations.from_tensor(source, resolve_layers(base.n_layers, layers))
+    if is_batch(source):
+        raise InputError(
+            "Several contexts were passed at once.", "one question is asked about one", "use ask_batch or score_batch"
+        )
+    wanted = default_layers(contract) if layers is None else resolve_layers(base.n_layers, layers)
+    return capture(base, source, wanted, positions)
+
+
+def default_layers(contract: Contract) -> tuple[int, ...]:
+    """The first trained layer tuple.
+
+    Raises:
+        InputError: The contract does not state which layers were trained.
+    """
+    if contract.layers is None:
+        why = "the contract does not state which layers were trained"
+        raise InputError("No layer was named.", why, "pass layers=, or activations captured at the right ones")
+    return contract.layers[0]
+
+
+def check(base: LanguageModel, contract: Contract, acts: Activations, off_contract: bool, drop: bool = False) -> Read:
+    """Refuse activations that the oracle cannot read.
+
+    Args:
+        base: The model the oracle runs on.
+        contract: The oracle's contract.
+        acts: The activations.
+        off_contract: Warn where the contract would refuse.
+        drop: Leave out positions where a difference is noise, instead of refusing.
+
+    Raises:
+        InputError: Wrong width, a zero or non-finite vector, or a difference that is only noise.
+        ContractError: Another model, or layers that were not trained.
+    """
+    known = acts.provenance.model
+    notes = check_reads(
+        contract, known, acts.layers, len(acts.flat), pattern=_pattern(acts), off_contract=off_contract
+    )
+    check_vectors(acts.flat, base.d_model, len(acts.flat))
+    kept, dropped = _above_noise(acts, drop)
+    return Read(kept, (*notes, *dropped))
+
+
+def _pattern(acts: Activations) -> str | None:
+    """Contiguous windows are what all oracles know; only other patterns are compared with the contract's."""
+    steps = {b - a for a, b in zip(acts.positions, acts.positions[1:], strict=False)}
+    return None if steps <= {1} else "scattered"
+
+
+def _above_noise(acts: Activations, drop: bool) -> tuple[Activations, tuple[str, ...]]:
+    if acts.provenance.kind != "difference":
+        return acts, ()
+    relative, floor = acts.relative_norms, acts.noise_floor
+    if relative is None or floor is None:
+        why = "it carries no norms of the base and no noise floor, so it may be nothing but noise"
+        raise InputError("This difference cannot be asked about.", why, "make it with augury.diff(finetuned, base)")
+    noisy = (~(relative > floor)).any(dim=0)
+    quiet = torch.nonzero(noisy).flatten().tolist()
+    if not quiet:
+        return acts, ()
+    kept = torch.nonzero(~noisy).flatten().tolist()
+    where = [acts.positions[i] for i in quiet[:8]]
+    if not drop or not kept:
+        raise InputError(
+            "This difference is not above the noise.",
+            f"at {len(quiet)} of {len(acts)} positions (such as {where}) its relative norm does not exceed {floor:.1e}, "
+            "which equal models reach too; norm matching would blow the noise up to full strength",
+            f"ask where the models differ: acts[{kept[:8]}]" if kept else "compare models that differ at these tokens",
+        )
+    return acts[kept], (f"{len(quiet)} positions left out: the difference there is not above the noise",)
+
+
+def read_text(base: LanguageModel, acts: Activations) -> str | None:
+    """The read tokens as text; None for a bare tensor. Gaps between them are written `...`."""
+    if acts.transcript is None or base.tokenizer is None:
+        return None
+    runs = [acts.transcript.token_ids[start:stop] for start, stop in _runs(acts.positions)]
+    return " ... ".join(decoded(base, run, special=True) for run in runs)
+
+
+def window_text(base: LanguageModel, acts: Activations) -> str:
+    """Only the read tokens, as text without special tokens: what `text-window` shows."""
+    ids = acts.transcript.token_ids if acts.transcript else ()
+    return " ... ".join(filter(None, (decoded(base, ids[start:stop]).strip() for start, stop in _runs(acts.positions))))
+
+
+def whole_text(base: LanguageModel, acts: Activations) -> str:
+    """Everything up to the last read token and nothing right of it: what `text-all` shows."""
+    ids = acts.transcript.token_ids if acts.transcript else ()
+    return decoded(base, ids[: max(acts.positions) + 1]).strip()
+
+
+def decoded(base: LanguageModel, ids: Sequence[int], special: bool = False) -> str:
+    """Token ids as text."""
+    if base.tokenizer is None:
+        return ""
+    text = base.tokenizer.decode(list(ids), skip_special_tokens=not special)
+    return text if isinstance(text, str) else "".join(text)
+
+
+def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+    """Consecutive stretches `[start, stop)` of positions, in reading order."""
+    runs: list[tuple[int, int]] = []
+    for position in sorted(positions):
+        if runs and position == runs[-1][1]:
+            runs[-1] = (runs[-1][0], position + 1)
+        else:
+            runs.append((position, position + 1))
+    return runs
+
+
+def without_target(lm: LanguageModel) -> LanguageModel:
+    """The same model as a plain base: no adapter on when it is captured from."""
+    return replace(lm, target_adapters=()) if lm.target_adapters else lm

@@ -1,0 +1,182 @@
+"""Does the oracle read activations? Lens loss in nats per token with real, shuffled and no activations.
+
+The fixed protocol: held-out topics and prompts; 1 to 8 activations; k uniform on 1..8 (and, without a bar, on 1..50);
+the mean over answer tokens without the end token; 95% intervals by bootstrap over rollouts. For the future lens the
+target's own loss on the same tokens stands beside it, and *share read* = (ref - real) / (ref - target's own), where ref
+is the smaller of none and shuffled.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augury.contract import Contract
+from augury.data.example import Example
+from augury.data.rollouts import Rollout
+from augury.data.sources.lens import lens_example
+from augury.lm import LanguageModel
+from augury.lm.adapters import adapters_on
+from augury.lm.batch import chunks
+from augury.lm.chat import needs_tokenizer
+from augury.lm.logprobs import continuation_logprobs
+from augury.stats import Interval, bootstrap_interval
+from augury.train.batching import Item, collate, prepare
+from augury.train.reads import Reads
+from augury.train.step import token_losses
+
+CONDITIONS = ("real", "shuffled", "none")
+BOOTSTRAP = 1000
+
+
+@dataclass(frozen=True)
+class LensResult:
+    """One direction and range of k. Losses are nats per answer token; `gap` is ref - real."""
+
+    task: str
+    max_k: int
+    examples: int
+    rollouts: int
+    real: Interval
+    shuffled: Interval
+    none: Interval
+    gap: Interval
+    target: Interval | None
+    share_read: Interval | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def lens_examples(
+    lm: LanguageModel, rollouts: Sequence[Rollout], task: str, max_k: int, count: int, seed: int = 0
+) -> list[Example]:
+    """`count` held-out lens examples, rollouts in turn so that each gives about as many."""
+    rng = random.Random(f"{seed}:{task}:{max_k}")
+    decode = needs_tokenizer(lm).decode
+    found: list[Example] = []
+    while len(found) < count:
+        for rollout in rng.sample(list(rollouts), len(rollouts)):
+            example = lens_example(rollout, task, rng.randint(1, max_k), rng.randint(1, 8), rng, decode)
+            if example is not None:
+                found.append(example)
+    return found[:count]
+
+
+def lens_report(
+    lm: LanguageModel,
+    contract: Contract,
+    adapter: str,
+    examples: Sequence[Example],
+    rollouts: Sequence[Rollout],
+    reads: Reads,
+    *,
+    max_k: int,
+    own: bool = True,
+    batch_size: int = 24,
+    progress: Callable[[int, int], None] | None = None,
+) -> LensResult:
+    """Losses of the examples under the three conditions; with `own` the target's own beside the future lens."""
+    layers = (contract.layers or ())[0]
+    items = [prepare(lm, contract, layers, reads, example) for example in examples]
+    donors = shuffled_items(items, rollouts, reads, layers)
+    order = sorted(range(len(items)), key=lambda i: -len(items[i].labelled.token_ids))
+    sums = np.zeros((len(items), len(CONDITIONS)))
+    with torch.no_grad(), adapters_on(lm.model, [adapter]):
+        for part in chunks(len(order), batch_size):
+            places = [order[i] for i in part]
+            for column, source in enumerate((items, donors, items)):
+                losses = _answer_losses(lm, contract, [source[i] for i in places], CONDITIONS[column] == "none")
+                sums[places, column] = losses
+            if progress is not None:
+                progress(part.stop, len(order))
+    wanted = own and examples[0].task == "future_lens"
+    return _result(examples, sums, target_losses(lm, examples, rollouts) if wanted else None, max_k)
+
+
+def _answer_losses(lm: LanguageModel, contract: Contract, items: Sequence[Item], nothing: bool) -> list[float]:
+    """The summed loss of each item's answer tokens, end tokens left out."""
+    batch = collate(lm, items, share_prefix=lm.pads_cleanly)
+    losses = token_losses(lm, contract.injection, batch, inject_nothing=nothing)
+    summed = []
+    for item, row in zip(items, losses, strict=True):
+        answer = len(item.example.answer_ids or ())
+        labels = len(item.labelled.token_ids) - item.labelled.answer_start
+        summed.append(float(row[len(row) - labels : len(row) - labels + answer].sum()))
+    return summed
+
+
+def shuffled_items(
+    items: Sequence[Item], rollouts: Sequence[Rollout], reads: Reads, layers: Sequence[int], seed: int = 0
+) -> list[Item]:
+    """The same items with another rollout's activations, as many and from the same layers.
+
+    One fixed derangement over rollouts: no rollout is its own donor, nor one of the same topic.
+    """
+    rng = random.Random(seed)
+    topics = {rollout.id: rollout.labels.get("topic") for rollout in rollouts}
+    found = []
+    for item in items:
+        n, topic = len(item.example.positions), topics[item.example.rollout]
+        while True:
+            donor = rng.choice(rollouts)
+            fits = donor.assistant[1] - donor.assistant[0] >= n
+            if fits and donor.id != item.example.rollout and (topic is None or topics[donor.id] != topic):
+                break
+        start = rng.randint(donor.assistant[0], donor.assistant[1] - n)
+        found.append(Item(item.example, item.labelled, reads.vectors(donor.id, layers, range(start, start + n))))
+    return found
+
+
+def target_losses(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> np.ndarray:
+    """The target's own summed loss on each future-lens answer, from the whole text before it."""
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    used = [by_id[i] for i in dict.fromkeys(example.rollout for example in examples)]
+    with adapters_on(lm.model, lm.target_adapters):
+        found = continuation_logprobs(
+            lm,
+            [r.token_ids[: r.assistant[0]] for r in used],
+            [r.token_ids[r.assistant[0] :] for r in used],
+        )
+    by_rollout: dict[int, Tensor] = {r.id: values for r, values in zip(used, found, strict=True)}
+    sums = []
+    for example in examples:
+        start = example.positions[-1] + 1 - by_id[example.rollout].assistant[0]
+        sums.append(-float(by_rollout[example.rollout][start : start + len(example.answer_ids or ())].sum()))
+    return np.array(sums)
+
+
+def _result(examples: Sequence[Example], sums: np.ndarray, own: np.ndarray | None, max_k: int) -> LensResult:
+    tokens = np.array([len(example.answer_ids or ()) for example in examples], dtype=float)
+    groups = [example.rollout for example in examples]
+    columns = np.column_stack([sums, tokens] if own is None else [sums, tokens, own])
+
+    def interval(statistic: Callable[[np.ndarray], float]) -> Interval:
+        return bootstrap_interval(columns, statistic, groups, n=BOOTSTRAP)
+
+    def loss(column: int) -> Callable[[np.ndarray], float]:
+        return lambda values: float(values[:, column].sum() / values[:, 3].sum())
+
+    def reference(values: np.ndarray) -> float:
+        return min(loss(1)(values), loss(2)(values))
+
+    return LensResult(
+        task=examples[0].task,
+        max_k=max_k,
+        examples=len(examples),
+        rollouts=len(set(groups)),
+        real=interval(loss(0)),
+        shuffled=interval(loss(1)),
+        none=interval(loss(2)),
+        gap=interval(lambda values: reference(values) - loss(0)(values)),
+        target=None if own is None else interval(loss(4)),
+        share_read=None
+        if own is None
+        else interval(lambda v: (reference(v) - loss(0)(v)) / (reference(v) - loss(4)(v))),
+    )

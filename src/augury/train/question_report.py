@@ -1,0 +1,238 @@
+"""Yes/no and open questions on held-out topics, prompts and wordings, each beside its controls."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from augury.contract import Contract
+from augury.data import bank
+from augury.data.example import Example
+from augury.data.rollouts import Rollout
+from augury.data.sources.questions import open_question, pick_read, yes_no_pair
+from augury.lm import LanguageModel, Sampling
+from augury.lm.chat import needs_tokenizer, render_chat
+from augury.oracle.choices import YES_NO, spell
+from augury.oracle.consensus import normalise_answer
+from augury.oracle.passes import Row, Runner, decode_rows, next_logprobs
+from augury.oracle.prompt import Prompt
+from augury.stats import Interval, auc_interval, bootstrap_interval, probe_auc
+from augury.train.batching import Item, prepare
+from augury.train.lens_report import shuffled_items
+from augury.train.reads import Reads
+
+BINARY = {"sentiment": "positive", "person": "first", "tense": "past", "speaker": "the assistant"}
+
+
+@dataclass(frozen=True)
+class YesNoResult:
+    """AUC of one kind of question at one window length, balanced within each wording, beside its controls."""
+
+    kind: str
+    window: int
+    questions: int
+    rollouts: int
+    auc: dict[str, Interval]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def yes_no_examples(
+    rollouts: Sequence[Rollout],
+    counts: dict[str, int],
+    window: int,
+    decode: Callable[[Sequence[int]], str],
+    seed: int = 0,
+) -> list[Example]:
+    """Held-out pairs, `counts[kind]` of each kind (fewer where the rollouts have no more), all reads of one length."""
+    found: list[Example] = []
+    for kind, count in counts.items():
+        rng = random.Random(f"{seed}:{kind}:{window}")
+        pairs: list[tuple[Example, ...]] = []
+        for _ in range(6):  # a rollout may be asked several times, at other places and in other words
+            for rollout in rng.sample(list(rollouts), len(rollouts)):
+                read = pick_read(rollout, kind, window, rng)
+                pair = yes_no_pair(read, kind, "heldout", rng, decode) if read else ()
+                if pair and len(pairs) < count:
+                    pairs.append(pair)
+        found.extend(example for pair in pairs for example in pair)
+    return found
+
+
+def yes_no_report(
+    lm: LanguageModel,
+    contract: Contract,
+    adapter: str,
+    examples: Sequence[Example],
+    rollouts: Sequence[Rollout],
+    reads: Reads,
+    *,
+    controls: Sequence[str] = ("shuffled", "none", "untrained", "text-window", "text-all"),
+    progress: Callable[[str, int], None] | None = None,
+) -> list[YesNoResult]:
+    """AUCs over all examples ("all") and over each kind; `probe` where a kind's own label is binary."""
+    layers = (contract.layers or ())[0]
+    items = [prepare(lm, contract, layers, reads, example) for example in examples]
+    margins = {"oracle": _margins(lm, contract, (adapter,), _rows(items))}
+    for name in controls:
+        if progress is not None:
+            progress(name, len(items))
+        adapters = (adapter,) if name in ("shuffled", "none") else ()
+        margins[name] = _margins(lm, contract, adapters, _control_rows(lm, contract, name, items, rollouts, reads))
+    kinds = list(dict.fromkeys(example.kind for example in examples))
+    results = [_yes_no("all", examples, margins)] + [
+        _yes_no(kind, examples, margins, probe=_probe(items, rollouts, kind)) for kind in kinds
+    ]
+    return results
+
+
+def _yes_no(
+    kind: str, examples: Sequence[Example], margins: dict[str, np.ndarray], probe: Interval | None = None
+) -> YesNoResult:
+    places = [i for i, example in enumerate(examples) if kind in ("all", example.kind)]
+    labels = [examples[i].yes for i in places]
+    groups = [examples[i].rollout for i in places]
+    wordings = [examples[i].wording for i in places]
+    auc = {
+        name: auc_interval(values[places], labels, groups, within=wordings, n=1000) for name, values in margins.items()
+    }
+    if probe is not None:
+        auc["probe"] = probe
+    return YesNoResult(kind, len(examples[places[0]].positions), len(places), len(set(groups)), auc)
+
+
+def _rows(items: Sequence[Item], vectors: bool = True) -> list[Row]:
+    return [
+        Row(
+            Prompt(i.labelled.token_ids[: i.labelled.answer_start], i.labelled.slots, i.labelled.slots[-1] + 1),
+            i.vectors if vectors else None,
+        )
+        for i in items
+    ]
+
+
+def _control_rows(
+    lm: LanguageModel,
+    contract: Contract,
+    name: str,
+    items: Sequence[Item],
+    rollouts: Sequence[Rollout],
+    reads: Reads,
+) -> list[Row]:
+    layers = (contract.layers or ())[0]
+    if name == "shuffled":
+        return _rows(shuffled_items(items, rollouts, reads, layers))
+    if name in ("none", "untrained"):
+        return _rows(items, vectors=name == "untrained")
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    return [_text_row(lm, contract, name, item.example, by_id[item.example.rollout]) for item in items]
+
+
+def _text_row(lm: LanguageModel, contract: Contract, name: str, example: Example, rollout: Rollout) -> Row:
+    """The plain base reads the decoded text instead, and nothing right of the last position."""
+    start = example.positions[0] if name == "text-window" else rollout.user[0]
+    text = needs_tokenizer(lm).decode(list(rollout.token_ids[start : example.positions[-1] + 1]))
+    asked = f'Text: "{text}"\n\n{contract.prompt.yes_no_prefix}{example.question}'
+    ids = render_chat(lm, [{"role": "user", "content": asked}], "generation").token_ids
+    return Row(Prompt(ids, (), 0), None)
+
+
+def _margins(lm: LanguageModel, contract: Contract, adapters: tuple[str, ...], rows: Sequence[Row]) -> np.ndarray:
+    spellings = spell(lm, contract, YES_NO).ids
+    ids = [token for choice in spellings for token in choice]
+    runner = Runner(lm, contract, adapters, contract.injection.coefficient, batch_size=24)
+    found: Tensor = next_logprobs(runner, rows, ids)
+    yes = found[:, : len(spellings[0])].logsumexp(-1)
+    no = found[:, len(spellings[0]) :].logsumexp(-1)
+    return (yes - no).numpy()
+
+
+def _probe(items: Sequence[Item], rollouts: Sequence[Rollout], kind: str) -> Interval | None:
+    """A linear probe for a kind's own binary label, on the mean of the same activations."""
+    if kind not in BINARY:
+        return None
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    used = [item for item in items if item.example.kind == kind and item.example.yes]
+    labels = [_speaker(item, by_id) if kind == "speaker" else by_id[item.example.rollout].labels[kind] for item in used]
+    y = [label == BINARY[kind] for label in labels]
+    if len(used) < 200 or min(sum(y), len(y) - sum(y)) < 20:
+        return None
+    x = np.stack([item.vectors.mean(0).numpy() for item in used])
+    return probe_auc(x, y, [item.example.rollout for item in used])
+
+
+def _speaker(item: Item, by_id: dict[int, Rollout]) -> str:
+    rollout = by_id[item.example.rollout]
+    return "the assistant" if item.example.positions[-1] >= rollout.assistant[0] - 1 else "the user"
+
+
+@dataclass(frozen=True)
+class TopicResult:
+    """The open topic question: the share of answers that name the topic, real against shuffled."""
+
+    window: int
+    questions: int
+    rollouts: int
+    real: Interval
+    shuffled: Interval
+    examples: tuple[tuple[str, str, str], ...]  # (topic, answer, answer with shuffled activations)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def topic_report(
+    lm: LanguageModel,
+    contract: Contract,
+    adapter: str,
+    rollouts: Sequence[Rollout],
+    reads: Reads,
+    *,
+    window: int,
+    count: int,
+    seed: int = 0,
+) -> TopicResult:
+    """Ask what each held-out rollout is about, greedily, and look for the topic or an alias in whole words."""
+    layers = (contract.layers or ())[0]
+    decode = needs_tokenizer(lm).decode
+    rng = random.Random(f"{seed}:open:{window}")
+    examples: list[Example] = []
+    for rollout in rng.sample(list(rollouts), len(rollouts)):
+        read = pick_read(rollout, "topic", window, rng)
+        example = open_question(read, "topic", "heldout", rng, decode) if read else None
+        if example is not None and len(examples) < count:
+            examples.append(example)
+    items = [prepare(lm, contract, layers, reads, example) for example in examples]
+    runner = Runner(lm, contract, (adapter,), contract.injection.coefficient, batch_size=24)
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    answers = {}
+    for name, source in (("real", items), ("shuffled", shuffled_items(items, rollouts, reads, layers))):
+        found = decode_rows(runner, _rows(source), Sampling(max_new_tokens=8))
+        answers[name] = [decode([t for t in texts[0] if t not in lm.end_ids]).strip() for texts in found]
+    topics = [bank.topic_named(by_id[example.rollout].labels["topic"]) for example in examples]
+    hits = {
+        name: [float(names_topic(a, topic)) for a, topic in zip(texts, topics, strict=True)]
+        for name, texts in answers.items()
+    }
+    groups = [example.rollout for example in examples]
+    shown = tuple(zip([t.name for t in topics], answers["real"], answers["shuffled"], strict=True))[:24]
+    return TopicResult(
+        window,
+        len(examples),
+        len(set(groups)),
+        bootstrap_interval(hits["real"], groups=groups),
+        bootstrap_interval(hits["shuffled"], groups=groups),
+        shown,
+    )
+
+
+def names_topic(answer: str, topic: bank.Topic) -> bool:
+    """Whether the answer holds the topic's name or an alias as whole normalised words."""
+    words = f" {normalise_answer(answer)} "
+    return any(f" {normalise_answer(name)} " in words for name in (topic.name, *topic.aliases))
