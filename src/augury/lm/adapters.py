@@ -237,7 +237,9 @@ def remove_adapter(lm: LanguageModel, name: str) -> None:
         active = [n for n in _names(layer) if n != name]
         disabled = layer._disable_adapters
         for attribute in (*layer.adapter_layer_names, *layer.other_param_names):
-            getattr(layer, attribute, {}).pop(name, None) if hasattr(getattr(layer, attribute, None), "pop") else None
+            held = getattr(layer, attribute, None)
+            if hasattr(held, "pop") and name in held:
+                held.pop(name)
         layer._active_adapter, layer._disable_adapters = active, disabled
         if not _adapter_names(layer):
             parent, _, child = path.rpartition(".")

@@ -67,6 +67,11 @@ def build_prompt(
     return Prompt(ids, slots, last)
 
 
+def plain_prompt(lm: LanguageModel, contract: Contract, content: str) -> Prompt:
+    """A prompt without slots, rendered as the oracle's are: for readers that see text in place of activations."""
+    return Prompt(_render(lm, contract, content).token_ids, (), 0)
+
+
 def check_question(question: str) -> str:
     """The question without outer space, or a refusal where nothing is left."""
     if not isinstance(question, str) or not question.strip():

@@ -13,7 +13,7 @@ from augury.activations import Activations, capture, resolve_layers
 from augury.activations.capture import is_batch
 from augury.contract import Contract, check_reads
 from augury.errors import InputError
-from augury.lm import LanguageModel
+from augury.lm import LanguageModel, transcript_of
 from augury.oracle.inject import check_vectors
 
 
@@ -25,32 +25,55 @@ class Read:
     notes: tuple[str, ...]
 
 
-def as_activations(base: LanguageModel, contract: Contract, source: Any, layers: Any, positions: Any) -> Activations:
-    """Activations from activations, a context or a tensor.
+def as_activations(
+    base: LanguageModel, contract: Contract, sources: Sequence[Any], layers: Any, positions: Any
+) -> list[Activations]:
+    """Activations from activations, contexts or tensors; contexts are captured together, and equal ones once.
 
     Args:
         base: The model the oracle runs on, without a target's adapters; contexts are captured from it.
         contract: Names the layers where the caller does not.
-        source: `Activations`; text, messages, token ids or a `Transcript`; a tensor `[n, d_model]`.
+        sources: Each is `Activations`; text, messages, token ids or a `Transcript`; or a tensor `[n, d_model]`.
         layers: Layers to read; of `Activations`, a selection among theirs.
         positions: A selector; for contexts only.
 
     Raises:
-        InputError: Nothing to read, several contexts, or a tensor without a layer.
+        InputError: Nothing to read, several contexts in one place, or a tensor without a layer.
     """
-    if isinstance(source, Activations):
-        return source if layers is None else source.at_layers(resolve_layers(base.n_layers, layers))
-    if isinstance(source, Tensor):
-        if layers is None:
-            why = "a bare tensor does not say where it was taken"
-            raise InputError("The layer of these activations is not known.", why, "pass layers=, for example layers=18")
-        return Activations.from_tensor(source, resolve_layers(base.n_layers, layers))
-    if is_batch(source):
+    found: dict[int, Activations] = {}
+    contexts: dict[Any, Any] = {}
+    for i, source in enumerate(sources):
+        if isinstance(source, Activations):
+            found[i] = source if layers is None else source.at_layers(resolve_layers(base.n_layers, layers))
+        elif isinstance(source, Tensor):
+            found[i] = _from_tensor(base, source, layers)
+        else:
+            contexts[_key(source)] = source
+    captured = _capture(base, contract, contexts, layers, positions) if contexts else {}
+    return [found[i] if i in found else captured[_key(source)] for i, source in enumerate(sources)]
+
+
+def _key(source: Any) -> Any:
+    return source if isinstance(source, str) else id(source)
+
+
+def _capture(
+    base: LanguageModel, contract: Contract, contexts: dict[Any, Any], layers: Any, positions: Any
+) -> dict[Any, Activations]:
+    if any(is_batch(source) for source in contexts.values()):
         raise InputError(
             "Several contexts were passed at once.", "one question is asked about one", "use ask_batch or score_batch"
         )
     wanted = default_layers(contract) if layers is None else resolve_layers(base.n_layers, layers)
-    return capture(base, source, wanted, positions)
+    transcripts = [transcript_of(base, source) for source in contexts.values()]
+    return dict(zip(contexts, capture(base, transcripts, wanted, positions), strict=True))
+
+
+def _from_tensor(base: LanguageModel, source: Tensor, layers: Any) -> Activations:
+    if layers is None:
+        why = "a bare tensor does not say where it was taken"
+        raise InputError("The layer of these activations is not known.", why, "pass layers=, for example layers=18")
+    return Activations.from_tensor(source, resolve_layers(base.n_layers, layers))
 
 
 def default_layers(contract: Contract) -> tuple[int, ...]:
@@ -65,7 +88,9 @@ def default_layers(contract: Contract) -> tuple[int, ...]:
     return contract.layers[0]
 
 
-def check(base: LanguageModel, contract: Contract, acts: Activations, off_contract: bool, drop: bool = False) -> Read:
+def check(
+    base: LanguageModel, contract: Contract, acts: Activations, off_contract: bool, window: int | None = None
+) -> Read:
     """Refuse activations that the oracle cannot read.
 
     Args:
@@ -73,18 +98,19 @@ def check(base: LanguageModel, contract: Contract, acts: Activations, off_contra
         contract: The oracle's contract.
         acts: The activations.
         off_contract: Warn where the contract would refuse.
-        drop: Leave out positions where a difference is noise, instead of refusing.
+        window: In a scan, how many positions go into one prompt. Positions where a difference is noise are then left
+            out instead of refused.
 
     Raises:
         InputError: Wrong width, a zero or non-finite vector, or a difference that is only noise.
         ContractError: Another model, or layers that were not trained.
     """
     known = acts.provenance.model
-    notes = check_reads(
-        contract, known, acts.layers, len(acts.flat), pattern=_pattern(acts), off_contract=off_contract
-    )
+    n_slots = len(acts.layers) * (len(acts) if window is None else min(window, len(acts)))
+    pattern = _pattern(acts) if window != 1 else None
+    notes = check_reads(contract, known, acts.layers, n_slots, pattern=pattern, off_contract=off_contract)
     check_vectors(acts.flat, base.d_model, len(acts.flat))
-    kept, dropped = _above_noise(acts, drop)
+    kept, dropped = _above_noise(acts, window is not None)
     return Read(kept, (*notes, *dropped))
 
 

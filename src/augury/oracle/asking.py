@@ -1,0 +1,136 @@
+"""Answers in words: decoded, grouped, and set beside their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from augury.errors import InputError
+from augury.lm import Sampling
+from augury.oracle.answers import Answer, Settings, Unavailable
+from augury.oracle.consensus import consensus, normalise_answer
+from augury.oracle.controls import CONTROLS, WITH_ORACLE, Item, plans, run_plans
+from augury.oracle.passes import Row, Runner, decode_rows
+from augury.oracle.reading import decoded
+
+if TYPE_CHECKING:
+    from augury.oracle.oracle import Oracle
+
+Texts = list[list[int]]
+
+
+def settings_of(samples: int | None, temperature: float, max_new_tokens: int, seed: int) -> Settings:
+    """How answers are decoded: greedy without samples.
+
+    Raises:
+        InputError: A negative number of samples, or settings that cannot be used.
+    """
+    count = samples or 0
+    if isinstance(samples, bool) or not isinstance(count, int) or count < 0:
+        raise InputError("The number of samples cannot be used.", f"it is {samples!r}", "pass 0 for greedy, or 1 or more")
+    settings = Settings(count, temperature if count else 0.0, max_new_tokens, seed)
+    _sampling(settings)
+    return settings
+
+
+def _sampling(settings: Settings) -> Sampling:
+    return Sampling(settings.max_new_tokens, settings.temperature, 1.0, settings.seed)
+
+
+def ask_items(
+    oracle: Oracle,
+    items: Sequence[Item],
+    runner: Runner,
+    settings: Settings,
+    *,
+    donors: int | None = None,
+    done: Callable[[int], None] | None = None,
+) -> list[Answer]:
+    """Ask each item; with `donors` (a number of donors) under all controls too."""
+    texts = _texts(runner, [item.row for item in items], settings, done)
+    answers = [answer_of(oracle, item, runner, text, settings) for item, text in zip(items, texts, strict=True)]
+    if donors is None:
+        return answers
+    planned = plans(runner.lm, runner.contract, items)
+    found = run_plans(
+        planned,
+        lambda rows: _texts(runner, rows, settings),
+        lambda rows: _texts(runner.without_adapters(), rows, settings),
+    )
+    results = []
+    for item, answer, plan, by_name in zip(items, answers, planned, found, strict=True):
+        made: dict[str, Answer | Unavailable] = {}
+        for name in CONTROLS:
+            kept = plan[name]
+            if isinstance(kept, Unavailable):
+                made[name] = kept
+            elif name in by_name:
+                who = runner if name in WITH_ORACLE else runner.without_adapters()
+                control = answer_of(oracle, item, who, by_name[name], settings)
+                made[name] = replace(control, same_as_real=same_share(control, answer))
+            else:
+                made[name] = donor_answer(oracle, item, runner, settings, donors, answer)
+        results.append(replace(answer, controls=made))
+    return results
+
+
+def _texts(
+    runner: Runner, rows: Sequence[Row], settings: Settings, done: Callable[[int], None] | None = None
+) -> list[Texts]:
+    """Greedy answers in batches; samples row by row, so that a seed gives the same whatever else is asked."""
+    if not settings.samples:
+        return decode_rows(runner, rows, _sampling(settings), done=done)
+    return [decode_rows(runner, [row], _sampling(settings), settings.samples, done)[0] for row in rows]
+
+
+def answer_of(oracle: Oracle, item: Item, runner: Runner, texts: Texts, settings: Settings) -> Answer:
+    """An answer from its token ids: one greedy text, or samples."""
+    written = [decoded(oracle.base, ids).strip() for ids in texts]
+    source = oracle.source_of(item.acts, runner)
+    warned, noted = split_notes(item.notes)
+    if not settings.samples:
+        return Answer(written[0], item.question, tuple(texts[0]), source, settings, warnings=warned, notes=noted)
+    agreed = consensus(written)
+    text = agreed.groups[0].text
+    return Answer(
+        text,
+        item.question,
+        tuple(texts[written.index(text)]),
+        source,
+        settings,
+        tuple(written),
+        agreed.groups,
+        agreed.agreement,
+        warnings=warned,
+        notes=noted,
+    )
+
+
+def split_notes(notes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Warnings, and what merely could not be checked."""
+    noted = tuple(note for note in notes if note.startswith("not checked"))
+    return tuple(note for note in notes if note not in noted), noted
+
+
+def same_share(control: Answer, real: Answer) -> float:
+    """The share of a control's answers that are the real one."""
+    given = control.samples or (control.text,)
+    wanted = normalise_answer(real.text)
+    return sum(normalise_answer(text) == wanted for text in given) / len(given)
+
+
+def donor_answer(
+    oracle: Oracle, item: Item, runner: Runner, settings: Settings, donors: int, real: Answer
+) -> Answer | Unavailable:
+    """The most common greedy answer among the donors, and how many of them give the real one."""
+    greedy = Settings(0, 0.0, settings.max_new_tokens, settings.seed)
+    rows = oracle.donor_rows(item, donors)
+    if isinstance(rows, Unavailable):
+        return rows
+    key = ("ask", item.acts.layers, item.prompt.token_ids, runner.coefficient, greedy, donors)
+    texts = oracle.remember(key, lambda: [text[0] for text in _texts(runner, rows, greedy)])
+    answer = answer_of(oracle, item, runner, texts, replace(greedy, samples=len(texts)))
+    return replace(answer, settings=greedy, same_as_real=same_share(answer, real))
+
+

@@ -1,0 +1,148 @@
+"""The same question with the evidence removed or swapped.
+
+    none          slots present, nothing injected
+    shuffled      a donor's activations: of another problem in the batch, or of the package's neutral contexts
+    text-window   the plain base sees the read tokens as text
+    text-all      the plain base sees everything up to the last read token, and nothing right of it
+    untrained     same prompt, same injection, oracle adapter off
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from augury.activations import Activations
+from augury.contract import Contract
+from augury.lm import LanguageModel
+from augury.oracle.answers import Unavailable
+from augury.oracle.passes import Row
+from augury.oracle.prompt import Prompt, plain_prompt
+from augury.oracle.reading import whole_text, window_text
+
+NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL, UNTRAINED = CONTROLS = (
+    "none",
+    "shuffled",
+    "text-window",
+    "text-all",
+    "untrained",
+)
+WITH_ORACLE = frozenset((NONE, SHUFFLED))  # the others are answered by the plain base
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One question about one reading.
+
+    Attributes:
+        acts: What is read.
+        question: As it goes into the prompt.
+        prompt: Rendered, with as many slots as there are activations.
+        notes: What the checks had to say.
+    """
+
+    acts: Activations
+    question: str
+    prompt: Prompt
+    notes: tuple[str, ...] = ()
+
+    @property
+    def row(self) -> Row:
+        """The real thing."""
+        return Row(self.prompt, self.acts.flat)
+
+
+# A row to run; why there is none; or None: the donors of the bank are asked.
+Plan = Row | Unavailable | None
+
+
+def plans(lm: LanguageModel, contract: Contract, items: Sequence[Item]) -> list[dict[str, Plan]]:
+    """What each control of each item runs."""
+    swapped = derangement([_problem(item) for item in items], [_shape(item) for item in items])
+    return [_plan(lm, contract, items, i, other) for i, other in enumerate(swapped)]
+
+
+def _plan(lm: LanguageModel, contract: Contract, items: Sequence[Item], i: int, other: int | None) -> dict[str, Plan]:
+    item = items[i]
+    return {
+        NONE: Row(item.prompt, None),
+        SHUFFLED: None if other is None else Row(item.prompt, items[other].acts.flat),
+        TEXT_WINDOW: text_row(lm, contract, item, window_text),
+        TEXT_ALL: text_row(lm, contract, item, whole_text),
+        UNTRAINED: item.row,
+    }
+
+
+def derangement(problems: Sequence[Hashable], shapes: Sequence[Hashable]) -> list[int | None]:
+    """For each item another one, of another problem and the same shape; None where there is none.
+
+    Fixed: each problem takes from the next one of its shape, the last from the first.
+    """
+    members: dict[Hashable, dict[Hashable, list[int]]] = {}
+    for i, (problem, shape) in enumerate(zip(problems, shapes, strict=True)):
+        members.setdefault(shape, {}).setdefault(problem, []).append(i)
+    found: list[int | None] = [None] * len(problems)
+    for by_problem in members.values():
+        groups = list(by_problem.values())
+        if len(groups) < 2:
+            continue
+        for group, donors in zip(groups, [*groups[1:], groups[0]], strict=True):
+            for place, i in enumerate(group):
+                found[i] = donors[place % len(donors)]
+    return found
+
+
+def _problem(item: Item) -> Hashable:
+    """Readings of one conversation are one problem, however it went on; a bare tensor is one by itself."""
+    transcript = item.acts.transcript
+    if transcript is None:
+        return item.acts.vectors.data_ptr()
+    return transcript.messages or transcript.token_ids
+
+
+def _shape(item: Item) -> Hashable:
+    return item.acts.layers, len(item.acts)
+
+
+def text_row(
+    lm: LanguageModel, contract: Contract, item: Item, text_of: Callable[[LanguageModel, Activations], str]
+) -> Row | Unavailable:
+    """The prompt of a reader that sees text in place of activations."""
+    if item.acts.provenance.kind == "difference":
+        return Unavailable("a difference has no text")
+    if item.acts.transcript is None:
+        return Unavailable("a bare tensor has no text")
+    text = text_of(lm, item.acts)
+    if not text:
+        return Unavailable("the read tokens are special tokens, which have no text")
+    prompt = plain_prompt(lm, contract, reader_text(text, item.question))
+    longest = lm.max_positions
+    if longest is not None and len(prompt.token_ids) >= longest:
+        return Unavailable(f"the text is longer than the {longest} tokens that the reader takes")
+    return Row(prompt, None)
+
+
+def reader_text(text: str, question: str) -> str:
+    """What the reader is shown."""
+    return f'Text: "{text}"\n\n{question}'
+
+
+def run_plans(
+    planned: Sequence[dict[str, Plan]],
+    with_oracle: Callable[[list[Row]], Sequence[T]],
+    plain: Callable[[list[Row]], Sequence[T]],
+) -> list[dict[str, T]]:
+    """Run all rows of all items in two batched calls: with the oracle's adapter, and without any."""
+    found: list[dict[str, T]] = [{} for _ in planned]
+    for run, names in ((with_oracle, WITH_ORACLE), (plain, frozenset(CONTROLS) - WITH_ORACLE)):
+        wanted = [
+            (i, name, row) for i, plan in enumerate(planned) for name, row in plan.items()
+            if name in names and isinstance(row, Row)
+        ]  # fmt: skip
+        results = run([row for _, _, row in wanted]) if wanted else ()
+        for (i, name, _), result in zip(wanted, results, strict=True):
+            found[i][name] = result
+    return found

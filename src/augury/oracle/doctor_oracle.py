@@ -1,0 +1,237 @@
+"""Whether an oracle is whole and reads activations, and which contract fits one that comes without."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from augury.contract import Contract, Injection, PromptFormat, check_runs_on, percent_to_layer, read_contract
+from augury.contract.contract import Layout
+from augury.errors import AuguryError, ContractError
+from augury.lm import LanguageModel
+from augury.lm.adapters import load_adapter, moves_logits, remove_adapter
+from augury.lm.chat import needs_tokenizer
+from augury.oracle.doctor import Check, Verdict, timed
+from augury.oracle.doctor_lens import LensLosses, LensText, Losses, lens_losses, lens_texts, text_vectors
+
+ADAPTER = "doctor"
+PERCENTS: tuple[tuple[int, ...], ...] = ((25,), (50,), (62,), (75,), (25, 50, 75))
+SCREENED = 5  # texts on which every candidate is tried
+KEPT = 4  # candidates that are tried on all texts
+
+Told = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A contract that an adapter without one may have been trained with, and how it reads under it."""
+
+    contract: Contract
+    losses: LensLosses
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return (self.contract.layers or ((),))[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        injection = self.contract.injection
+        return {
+            "operation": injection.operation,
+            "block": injection.block,
+            "layout": self.contract.prompt.layout,
+            "layers": list(self.layers),
+            "texts": self.losses.texts,
+            "past": self.losses.past.to_dict(),
+            "future": self.losses.future.to_dict(),
+            "reads": self.losses.reads,
+        }
+
+
+@dataclass(frozen=True)
+class OracleReport:
+    """What was found out about an oracle.
+
+    Attributes:
+        checks: What was tried.
+        candidates: For an adapter without a contract: every contract tried, the best first.
+        offered: The best of them where it reads activations; to be saved as `oracle.json`.
+    """
+
+    checks: tuple[Check, ...]
+    candidates: tuple[Candidate, ...] = ()
+    offered: Contract | None = None
+
+    @property
+    def ok(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "checks": [check.to_dict() for check in self.checks],
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "offered": self.offered.model_dump(mode="json", exclude_defaults=True) if self.offered else None,
+        }
+
+
+def check_oracle(lm: LanguageModel, source: str | Path, progress: Told | None = None) -> OracleReport:
+    """Check an oracle on the model it is to run on; the adapter is taken off again.
+
+    Args:
+        lm: The model, with its tokenizer.
+        source: The oracle: an alias, a folder or a hub id.
+        progress: Called with (what, done, total).
+
+    Raises:
+        NotFoundError: There is no such oracle.
+        FormatError: Its contract is there and cannot be read.
+        InputError: The model has no tokenizer.
+    """
+    needs_tokenizer(lm)
+    folder = oracle_folder(source)
+    contract, unknown = _contract(folder, str(source), lm.n_layers)
+    tell = progress or (lambda what, done, total: None)
+    try:
+        tensors = timed("tensors", lambda: _load(lm, folder))
+        if not tensors.ok:
+            return OracleReport((tensors,))
+        if contract is None or contract.layers is None:
+            why = unknown or "its contract does not state the layers"
+            return _try_candidates(lm, contract, tensors, why, tell)
+        runs = timed("contract", lambda: _runs_on(contract, lm))
+        return OracleReport((tensors, runs, *_lens_checks(lm, contract, tell)))
+    finally:
+        remove_adapter(lm, ADAPTER)
+
+
+def oracle_folder(source: str | Path) -> Path:
+    """Where an oracle's files lie."""
+    from augury.oracle.hub import find_oracle
+
+    return find_oracle(source)
+
+
+def _contract(folder: Path, source: str, n_layers: int) -> tuple[Contract | None, str]:
+    """The oracle's contract, or None and why there is none."""
+    repository = None if Path(source).exists() or source.count("/") != 1 else source
+    try:
+        return read_contract(folder, repository=repository, n_layers=n_layers), ""
+    except ContractError as error:
+        return None, error.why
+
+
+def _load(lm: LanguageModel, folder: Path) -> Verdict:
+    """All tensors land in modules, all adapted modules are filled, and the result is not the base."""
+    report = load_adapter(lm, folder, ADAPTER)
+    mapped = f", keys mapped over '{report.renamed}'" if report.renamed else ""
+    said = f"all {report.tensors} tensors in place, in {report.modules} modules{mapped}"
+    if moves_logits(lm, [ADAPTER], []):
+        return True, said
+    return False, f"{said}, but the logits are the base's: this adapter changes nothing"
+
+
+def _runs_on(contract: Contract, lm: LanguageModel) -> Verdict:
+    notes = check_runs_on(contract, lm.identity)
+    return True, "; ".join([f"runs on {contract.base_model or 'a base that is not named'}", *notes])
+
+
+def _lens_checks(lm: LanguageModel, contract: Contract, tell: Told) -> list[Check]:
+    """The lens in both directions, for every trained layer tuple."""
+    checks: list[Check] = []
+    tuples = contract.layers or ()
+    for number, layers in enumerate(tuples):
+        tell("lens", number, len(tuples))
+        where = f" at layers {list(layers)}" if len(tuples) > 1 else ""
+        start = time.perf_counter()
+        try:
+            texts = lens_texts(lm, contract)
+            found = lens_losses(lm, contract, ADAPTER, layers, texts, text_vectors(lm, texts, layers))
+        except AuguryError as error:
+            checks.append(Check(f"lens{where}", False, f"{error.what} {error.why}", time.perf_counter() - start))
+            continue
+        seconds = (time.perf_counter() - start) / 2
+        for name, losses in (("past lens", found.past), ("future lens", found.future)):
+            checks.append(Check(name + where, losses.reads, _said(losses, found.texts), seconds))
+    return checks
+
+
+def _said(losses: Losses, texts: int) -> str:
+    values = f"real {losses.real:.2f}, shuffled {losses.shuffled:.2f}, none {losses.none:.2f}"
+    verdict = "" if losses.reads else ": the real activations do not help, so this oracle does not read them"
+    return f"{values} nats per token on {texts} texts{verdict}"
+
+
+def _try_candidates(
+    lm: LanguageModel, stated: Contract | None, tensors: Check, why: str, tell: Told
+) -> OracleReport:
+    """Try every usual contract on a few texts and the best of them on all; offer the one with the least loss."""
+    start = time.perf_counter()
+    contracts = candidate_contracts(lm, stated)
+    texts = lens_texts(lm, stated)
+    sets = list(dict.fromkeys(layers for contract in contracts for layers in contract.layers or ()))
+    vectors = {layers: text_vectors(lm, texts, layers) for layers in sets}
+    screened = _ranked(lm, contracts, texts[:SCREENED], vectors, tell)
+    best = [candidate.contract for candidate in screened[:KEPT]]
+    final = _ranked(lm, best, texts, vectors, lambda what, done, total: tell("best candidates", done, total))
+    tried = {candidate.contract for candidate in final}
+    rest = [candidate for candidate in screened if candidate.contract not in tried]
+    offered = final[0].contract if final[0].losses.reads else None
+    detail = f"none: {why}. {len(contracts)} candidates were tried; " + (
+        "the best one is offered, state it as oracle.json" if offered else "under none of them activations are read"
+    )
+    check = Check("contract", False, detail, time.perf_counter() - start)
+    return OracleReport((tensors, check), (*final, *rest), offered)
+
+
+def candidate_contracts(lm: LanguageModel, stated: Contract | None = None) -> list[Contract]:
+    """The usual ways to train an oracle: operation × block × layout × layers; of a stated contract only the layers."""
+    layers = [tuple(percent_to_layer(lm.n_layers, percent) for percent in percents) for percents in PERCENTS]
+    sets = [found for found in dict.fromkeys(layers) if len(set(found)) == len(found)]
+    if stated is not None:
+        return [stated.model_copy(update={"layers": (found,)}) for found in sets]
+    operations: tuple[Literal["add", "replace"], ...] = ("add", "replace")
+    layouts: tuple[Layout, ...] = ("blocks", "inline")
+    return [
+        _candidate(lm, Injection(block=block, operation=operation), layout, found)
+        for operation, block, layout, found in itertools.product(operations, (1, 0), layouts, sets)
+        if block < lm.n_layers
+    ]
+
+
+def _candidate(lm: LanguageModel, injection: Injection, layout: Layout, layers: tuple[int, ...]) -> Contract:
+    known = lm.identity
+    return Contract(
+        base_model=known.name,
+        d_model=known.d_model,
+        n_layers=known.n_layers,
+        layers=(layers,),
+        injection=injection,
+        prompt=PromptFormat.model_validate({"layout": layout}),
+    )
+
+
+def _ranked(
+    lm: LanguageModel,
+    contracts: Sequence[Contract],
+    texts: Sequence[LensText],
+    vectors: Mapping[tuple[int, ...], Sequence[Tensor]],
+    tell: Told,
+) -> list[Candidate]:
+    """The contracts by their loss with real activations, the least first: the oracle is likeliest under it."""
+    without: dict[tuple[str, tuple[int, ...]], tuple[float, float]] = {}
+    found = []
+    for number, contract in enumerate(contracts):
+        tell("candidates", number, len(contracts))
+        layers = (contract.layers or ((),))[0]
+        key = (contract.prompt.layout, layers)  # without activations the injection does not matter
+        read = vectors[layers][: len(texts)]
+        losses = lens_losses(lm, contract, ADAPTER, layers, texts, read, without.get(key))
+        without[key] = (losses.past.none, losses.future.none)
+        found.append(Candidate(contract, losses))
+    return sorted(found, key=lambda candidate: candidate.losses.real)

@@ -1,0 +1,191 @@
+"""Questions with given choices: scored, placed among the donors, and set beside their controls; scans of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from augury.errors import InputError
+from augury.oracle.answers import Scan, Score, Unavailable
+from augury.oracle.asking import split_notes
+from augury.oracle.choices import Spelled, choice_logprobs, weigh
+from augury.oracle.controls import CONTROLS, WITH_ORACLE, Item, plans, run_plans
+from augury.oracle.passes import Runner
+from augury.oracle.reading import Read, decoded
+
+if TYPE_CHECKING:
+    from augury.oracle.oracle import Oracle
+
+
+def score_items(
+    oracle: Oracle,
+    items: Sequence[Item],
+    runner: Runner,
+    spelled: Spelled,
+    *,
+    donors: int,
+    controls: bool,
+    done: Callable[[int], None] | None = None,
+) -> list[Score]:
+    """Score each item, among `donors` donors (0: none) and under all controls where asked for."""
+    found = choice_logprobs(runner, [item.row for item in items], spelled, done)
+    scores = [score_of(oracle, item, runner, spelled, row) for item, row in zip(items, found, strict=True)]
+    if donors:
+        pairs = zip(items, scores, strict=True)
+        scores = [among_donors(oracle, item, runner, spelled, score, donors) for item, score in pairs]
+    return _with_controls(oracle, items, runner, spelled, scores, donors) if controls else scores
+
+
+def _with_controls(
+    oracle: Oracle, items: Sequence[Item], runner: Runner, spelled: Spelled, scores: list[Score], donors: int
+) -> list[Score]:
+    planned = plans(runner.lm, runner.contract, items)
+    plain = runner.without_adapters()
+    found = run_plans(
+        planned,
+        lambda rows: list(choice_logprobs(runner, rows, spelled)),
+        lambda rows: list(choice_logprobs(plain, rows, spelled)),
+    )
+    results = []
+    for item, score, plan, by_name in zip(items, scores, planned, found, strict=True):
+        made: dict[str, Score | Unavailable] = {}
+        for name in CONTROLS:
+            kept = plan[name]
+            if isinstance(kept, Unavailable):
+                made[name] = kept
+            elif name in by_name:
+                who = runner if name in WITH_ORACLE else plain
+                made[name] = score_of(oracle, item, who, spelled, by_name[name])
+            else:
+                made[name] = median_donor(oracle, item, runner, spelled, donors)
+        results.append(replace(score, controls=made))
+    return results
+
+
+def score_of(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, log_probs: Tensor) -> Score:
+    """A score from the log-probabilities `[choices]`."""
+    weighed = weigh(log_probs)
+    warned, noted = split_notes(item.notes)
+    if weighed.warning is not None:
+        warned = (*warned, weighed.warning)
+    return Score(
+        question=item.question,
+        choices=spelled.choices,
+        log_probs=weighed.log_probs,
+        margin=weighed.margin,
+        probability=weighed.probability,
+        mass=weighed.mass,
+        method=spelled.method,
+        spellings=spelled.texts,
+        source=oracle.source_of(item.acts, runner),
+        warnings=warned,
+        notes=noted,
+    )
+
+
+def among_donors(
+    oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, score: Score, donors: int
+) -> Score:
+    """The score with its place among the donors' margins."""
+    found = donor_logprobs(oracle, item, runner, spelled, donors)
+    if isinstance(found, Unavailable):
+        return replace(score, notes=(*score.notes, f"not checked: the place among donors ({found.reason})"))
+    margins = tuple(weigh(row).margin for row in found)
+    below = sum((margin < score.margin) + 0.5 * (margin == score.margin) for margin in margins)
+    return replace(
+        score,
+        percentile=100 * below / len(margins),
+        donor_median=median_low(margins),
+        donor_margins=margins,
+    )
+
+
+def median_donor(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, donors: int) -> Score | Unavailable:
+    """The score of the donor whose margin is the (lower) median: the control of a single question."""
+    found = donor_logprobs(oracle, item, runner, spelled, donors)
+    if isinstance(found, Unavailable):
+        return found
+    margins = [weigh(row).margin for row in found]
+    score = score_of(oracle, item, runner, spelled, found[margins.index(median_low(margins))])
+    return replace(score, donor_margins=tuple(margins))
+
+
+def donor_logprobs(
+    oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, donors: int
+) -> Tensor | Unavailable:
+    """The log-probabilities of the choices about each donor: `[donors, choices]`, remembered per question."""
+    rows = oracle.donor_rows(item, donors)
+    if isinstance(rows, Unavailable):
+        return rows
+    key = ("score", item.acts.layers, item.prompt.token_ids, runner.coefficient, spelled, donors)
+    return oracle.remember(key, lambda: choice_logprobs(runner, rows, spelled))
+
+
+def scan_read(
+    oracle: Oracle,
+    read: Read,
+    question: str,
+    runner: Runner,
+    spelled: Spelled,
+    *,
+    window: int,
+    donors: int,
+    done: Callable[[int], None] | None = None,
+) -> Scan:
+    """Score one question at every position of a reading; each score reads that position and those left of it."""
+    if isinstance(window, bool) or window < 1:
+        raise InputError("The window cannot be used.", f"it is {window!r}", "pass 1 or more positions")
+    items = _windows(oracle, read, question, window)
+    found = choice_logprobs(runner, [item.row for item in items], spelled, done)
+    weighed = [weigh(row) for row in found]
+    medians = {len(item.acts): item for item in items}
+    median = {n: _median(oracle, item, runner, spelled, donors) for n, item in medians.items()}
+    values = [w.margin - (median[len(item.acts)] or 0.0) for w, item in zip(weighed, items, strict=True)]
+    warned, noted = split_notes(read.notes)
+    low = sum(w.warning is not None for w in weighed)
+    if low:
+        warned = (*warned, f"at {low} of {len(items)} positions the oracle gives Yes and No less than half: not answering")
+    if median[len(items[-1].acts)] is None:
+        noted = (*noted, "not checked: the donors' median (raw margins are shown)")
+    return Scan(
+        question=question,
+        choices=spelled.choices,
+        token_texts=_token_texts(oracle, read),
+        margins=tuple(w.margin for w in weighed),
+        masses=tuple(w.mass for w in weighed),
+        values=tuple(values),
+        donor_median=median[len(items[-1].acts)],
+        window=window,
+        source=oracle.source_of(read.acts, runner),
+        warnings=warned,
+        notes=noted,
+    )
+
+
+def _windows(oracle: Oracle, read: Read, question: str, window: int) -> list[Item]:
+    """One item per position; the first ones have fewer activations than `window`, never any from their right."""
+    order = sorted(range(len(read.acts)), key=lambda i: read.acts.positions[i])
+    place = {i: rank for rank, i in enumerate(order)}
+    items = []
+    for i in range(len(read.acts)):
+        wanted = order[max(0, place[i] - window + 1) : place[i] + 1]
+        items.append(oracle.item(Read(read.acts[wanted], ()), question))
+    return items
+
+
+def _median(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, donors: int) -> float | None:
+    if not donors:
+        return None
+    found = donor_logprobs(oracle, item, runner, spelled, donors)
+    return None if isinstance(found, Unavailable) else median_low([weigh(row).margin for row in found])
+
+
+def _token_texts(oracle: Oracle, read: Read) -> tuple[str, ...]:
+    ids = read.acts.token_ids
+    if not ids:
+        return tuple(f"#{position}" for position in read.acts.positions)
+    return tuple(decoded(oracle.base, [token], special=True) for token in ids)

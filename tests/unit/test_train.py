@@ -1,0 +1,243 @@
+"""The training step and loop against plain arithmetic, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from augury.data.mix import Stream
+from augury.data.rollouts import Rollout
+from augury.errors import FormatError, StorageError
+from augury.lm.adapters import adapter_parameters, adapters_on
+from augury.oracle.inject import inject
+from augury.train.batching import collate, pools, prepare
+from augury.train.checkpoint import latest, save_checkpoint
+from augury.train.loop import ADAPTER, _trainable, _training, learning_rate, train_adapter
+from augury.train.reads import Reads, capture_reads
+from augury.train.recipe import OptimizerSettings, Recipe, read_recipe
+from augury.train.step import example_losses, token_losses
+from tests.tiny import tiny_contract, tiny_lm
+
+MIX = {
+    "weights": {"past_lens": 1, "future_lens": 1, "yes_no": 1, "open": 1},
+    "yes_no": {"topic": 1, "speaker": 1},
+    "open": {"topic": 1, "next": 1},
+    "long_k": 0.0,
+}
+
+
+def recipe(**optimizer) -> Recipe:
+    settings = {"examples": 24, "batch_size": 4, "pool": 3, "checkpoint_every": 2, "learning_rate": 1e-2, **optimizer}
+    return Recipe(
+        name="test",
+        model="test",
+        layers=((2,),),
+        lora={"rank": 4, "alpha": 8},
+        optimizer=settings,
+        stages=({"until": 1.0, "mix": MIX},),
+    )
+
+
+def rollouts(lm, count: int = 6) -> list[Rollout]:
+    generator = torch.Generator().manual_seed(1)
+    topics = ["coffee", "chess", "volcanoes"]
+    found = []
+    for i in range(count):
+        ids = torch.randint(3, lm.vocab_size, (34 + i,), generator=generator).tolist()
+        labels = {"topic": topics[i % 3], "category": "food"}
+        found.append(Rollout(i, "train", tuple(ids), (2, 6), (10, len(ids)), labels))
+    return found
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny_lm()
+
+
+@pytest.fixture
+def data(lm, tmp_path):
+    found = rollouts(lm)
+    return found, capture_reads(lm, found, [2], tmp_path / "reads", shard=4)
+
+
+def items_of(lm, contract, data, count: int = 6):
+    found, reads = data
+    stream = Stream(found, "train", 0, lm.tokenizer.decode)
+    examples = [e for i in range(30) for e in stream.unit(i, recipe().mix_at(0))][:count]
+    return [prepare(lm, contract, (2,), reads, example) for example in examples]
+
+
+def plain_loss(lm, contract, item) -> torch.Tensor:
+    """One example by itself: no padding, no sharing, all logits, injection written out by hand."""
+    labelled = item.labelled
+    ids = torch.tensor([labelled.token_ids])
+
+    def hook(_module, _args, output):
+        hidden = output[0] if isinstance(output, tuple) else output
+        changed = hidden.clone()
+        for slot, vector in zip(labelled.slots, item.vectors, strict=True):
+            h = hidden[0, slot]
+            changed[0, slot] = h + contract.injection.coefficient * (h.norm() * vector / vector.norm()).detach()
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handle = lm.blocks[contract.injection.block].register_forward_hook(hook)
+    try:
+        logits = lm.model(ids).logits[0]
+    finally:
+        handle.remove()
+    start = labelled.answer_start
+    labels = torch.tensor(labelled.token_ids[start:])
+    return torch.nn.functional.cross_entropy(logits[start - 1 : -1], labels)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_batched_loss_and_gradients_equal_plain_examples(lm, data, share):
+    contract = tiny_contract(lm, coefficient=2.0)
+    items = items_of(lm, contract, data)
+    parameters = _trainable(lm, recipe())
+    try:
+        with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, recipe().optimizer):
+            for parameter in parameters.values():
+                torch.nn.init.normal_(parameter, std=0.1)
+            batch = collate(lm, items, share)
+            assert bool(batch.prefix) == share
+            losses = example_losses(lm, contract.injection, batch)
+            got = torch.autograd.grad(losses.mean(), list(parameters.values()))
+            plain = torch.stack([plain_loss(lm, contract, item) for item in items])
+            want = torch.autograd.grad(plain.mean(), list(parameters.values()))
+    finally:
+        from augury.lm.adapters import remove_adapter
+
+        remove_adapter(lm, ADAPTER)
+    assert torch.allclose(losses, plain, atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(got, want, strict=True))
+
+
+def test_no_activation_receives_a_gradient(lm, data):
+    contract = tiny_contract(lm)
+    vectors = torch.randn(3, lm.d_model, requires_grad=True)
+    hidden = torch.randn(3, lm.d_model, requires_grad=True)
+    out = inject(hidden, vectors, contract.injection).sum()
+    grads = torch.autograd.grad(out, [hidden, vectors], allow_unused=True)
+    assert grads[0] is not None and grads[1] is None
+
+
+def test_losses_stand_on_the_answer_tokens_only(lm, data):
+    contract = tiny_contract(lm)
+    items = items_of(lm, contract, data)
+    losses = token_losses(lm, contract.injection, collate(lm, items, True))
+    for item, row in zip(items, losses, strict=True):
+        labels = len(item.labelled.token_ids) - item.labelled.answer_start
+        assert int((row != 0).sum()) == labels and bool((row[-labels:] > 0).all())
+
+
+def run(lm, data, folder, stop_after: int | None = None, **optimizer) -> list[dict]:
+    from augury.lm.adapters import remove_adapter
+
+    found, reads = data
+    seen = []
+
+    def on_step(report):
+        seen.append(report.step)
+
+    try:
+        train_adapter(
+            lm,
+            tiny_contract(lm),
+            recipe(**optimizer),
+            found,
+            reads,
+            folder,
+            on_step=on_step,
+            stop=lambda: stop_after is not None and len(seen) >= stop_after,
+        )
+        parameters = {k: v.detach().clone() for k, v in adapter_parameters(lm.model, ADAPTER).items()}
+    finally:
+        remove_adapter(lm, ADAPTER)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines], parameters
+
+
+def test_a_resumed_run_continues_to_the_same_losses(lm, data, tmp_path):
+    whole, adapter = run(lm, data, tmp_path / "whole")
+    run(lm, data, tmp_path / "cut", stop_after=3)
+    resumed, again = run(lm, data, tmp_path / "cut")
+    assert [row["loss"] for row in whole] == [row["loss"] for row in resumed]
+    assert [row["step"] for row in resumed] == list(range(1, 7))
+    assert all(torch.equal(adapter[name], again[name]) for name in adapter)
+
+
+def test_a_killed_run_repeats_only_what_no_checkpoint_holds(lm, data, tmp_path):
+    whole, _ = run(lm, data, tmp_path / "whole")
+    run(lm, data, tmp_path / "cut", stop_after=3)
+    newest = latest(tmp_path / "cut" / "checkpoints")
+    for path in newest.iterdir():  # a kill after step 3 without its checkpoint: step 2's is the newest whole one
+        path.unlink()
+    newest.rmdir()
+    resumed, _ = run(lm, data, tmp_path / "cut")
+    assert [row["loss"] for row in whole] == [row["loss"] for row in resumed]
+
+
+def test_training_lowers_the_loss_and_leaves_the_base_alone(lm, data, tmp_path):
+    before = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
+    metrics, _ = run(lm, data, tmp_path / "run", examples=160, learning_rate=2e-2)
+    first = sum(row["loss"] for row in metrics[:6]) / 6
+    last = sum(row["loss"] for row in metrics[-6:]) / 6
+    assert last < first - 0.3
+    after = dict(lm.model.named_parameters())
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_gradient_checkpointing_changes_nothing(lm, data, tmp_path):
+    plain, a = run(lm, data, tmp_path / "plain", share_prefix=False)
+    spared, b = run(lm, data, tmp_path / "spared", gradient_checkpointing=True)
+    assert [row["loss"] for row in plain] == pytest.approx([row["loss"] for row in spared], abs=1e-5)
+    assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    parameters = {"w": torch.nn.Parameter(torch.ones(2))}
+    optimizer = torch.optim.AdamW(parameters.values())
+    save_checkpoint(tmp_path, 1, parameters, optimizer)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("augury.train.checkpoint.save_file", full)
+    with pytest.raises(StorageError, match="step-000001 is whole"):
+        save_checkpoint(tmp_path, 2, parameters, optimizer)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000001"]
+
+
+def test_reads_are_the_models_own_activations(lm, data, tmp_path):
+    found, reads = data
+    from augury.activations import capture_vectors
+
+    for rollout in found:
+        want = capture_vectors(lm, [rollout.token_ids], [2], [[5, 20]])[0][0]
+        assert torch.allclose(reads.vectors(rollout.id, [2], [5, 20]), want, rtol=2e-3, atol=2e-3)
+    assert isinstance(capture_reads(lm, found, [2], tmp_path / "reads", shard=4), Reads)
+
+
+def test_learning_rate_warms_up_stays_and_falls_to_zero():
+    settings = OptimizerSettings(examples=1600, warmup=0.1, decay=0.25, learning_rate=1.0)
+    rates = [learning_rate(settings, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1 and rates[74] == 1
+    assert rates[99] == pytest.approx(1 / 25) and rates == sorted(rates[:50]) + sorted(rates[50:], reverse=True)
+
+
+def test_pools_are_a_function_of_their_number(lm, data):
+    stream = Stream(data[0], "train", 0, lm.tokenizer.decode)
+    whole = list(pools(recipe(), stream, 0, 6))
+    tail = list(pools(recipe(), stream, 4, 6))
+    assert [step for step, _ in whole] == list(range(6)) and whole[4:] == tail
+    assert all(len(batch) == 4 for _, batch in whole)
+
+
+def test_a_recipe_with_a_wrong_field_is_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: x\nmodel: y\nlayers: [[1]]\noptimizer: {examples: 5, learning_rat: 1}\nstages: []\n")
+    with pytest.raises(FormatError, match="learning_rat"):
+        read_recipe(path)
