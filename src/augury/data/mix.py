@@ -44,7 +44,8 @@ class Stream:
     def __init__(
         self, rollouts: Sequence[Rollout], split: Split, seed: int, decode: Callable[[Sequence[int]], str]
     ) -> None:
-        self.rollouts, self.split, self.seed, self.decode = rollouts, split, seed, decode
+        self.rollouts, self.seed, self.decode = rollouts, seed, decode
+        self.split: Split = split
         self._with: dict[str, list[Rollout]] = {}
 
     def unit(self, number: int, mix: Mix) -> tuple[Example, ...]:

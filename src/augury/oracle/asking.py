@@ -28,7 +28,7 @@ def settings_of(samples: int | None, temperature: float, max_new_tokens: int, se
     """
     count = samples or 0
     if isinstance(samples, bool) or not isinstance(count, int) or count < 0:
-        raise InputError("The number of samples cannot be used.", f"it is {samples!r}", "pass 0 for greedy, or 1 or more")
+        raise InputError("The number of samples cannot be used.", f"it is {samples!r}", "pass 0 (greedy) or more")
     settings = Settings(count, temperature if count else 0.0, max_new_tokens, seed)
     _sampling(settings)
     return settings
@@ -129,7 +129,8 @@ def donor_answer(
     if isinstance(rows, Unavailable):
         return rows
     key = ("ask", item.acts.layers, item.prompt.token_ids, runner.coefficient, greedy, donors)
-    texts = oracle.remember(key, lambda: [text[0] for text in _texts(runner, rows, greedy)])
+    together = replace(runner, batch_size=max(runner.batch_size, len(rows)))
+    texts = oracle.remember(key, lambda: [text[0] for text in _texts(together, rows, greedy)])
     answer = answer_of(oracle, item, runner, texts, replace(greedy, samples=len(texts)))
     return replace(answer, settings=greedy, same_as_real=same_share(answer, real))
 

@@ -1,7 +1,7 @@
 """Whether an oracle reads activations at all: its lens loss with real, shuffled and no activations, on twenty texts.
 
-Teacher-forced, so no answer has to be generated: the loss on the tokens that really stood before the read window, and on
-those that really came after it.
+Teacher-forced, so no answer has to be generated: the loss on the tokens that really stood before the read window, and
+on those that really came after it.
 """
 
 from __future__ import annotations

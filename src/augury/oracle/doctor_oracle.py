@@ -17,8 +17,9 @@ from augury.errors import AuguryError, ContractError
 from augury.lm import LanguageModel
 from augury.lm.adapters import load_adapter, moves_logits, remove_adapter
 from augury.lm.chat import needs_tokenizer
-from augury.oracle.doctor import Check, Verdict, timed
+from augury.oracle.doctor import Check, timed
 from augury.oracle.doctor_lens import LensLosses, LensText, Losses, lens_losses, lens_texts, text_vectors
+from augury.oracle.doctor_model import Verdict
 
 ADAPTER = "doctor"
 PERCENTS: tuple[tuple[int, ...], ...] = ((25,), (50,), (62,), (75,), (25, 50, 75))
@@ -167,9 +168,7 @@ def _said(losses: Losses, texts: int) -> str:
     return f"{values} nats per token on {texts} texts{verdict}"
 
 
-def _try_candidates(
-    lm: LanguageModel, stated: Contract | None, tensors: Check, why: str, tell: Told
-) -> OracleReport:
+def _try_candidates(lm: LanguageModel, stated: Contract | None, tensors: Check, why: str, tell: Told) -> OracleReport:
     """Try every usual contract on a few texts and the best of them on all; offer the one with the least loss."""
     start = time.perf_counter()
     contracts = candidate_contracts(lm, stated)
@@ -179,8 +178,7 @@ def _try_candidates(
     screened = _ranked(lm, contracts, texts[:SCREENED], vectors, tell)
     best = [candidate.contract for candidate in screened[:KEPT]]
     final = _ranked(lm, best, texts, vectors, lambda what, done, total: tell("best candidates", done, total))
-    tried = {candidate.contract for candidate in final}
-    rest = [candidate for candidate in screened if candidate.contract not in tried]
+    rest = [candidate for candidate in screened if candidate.contract not in best]
     offered = final[0].contract if final[0].losses.reads else None
     detail = f"none: {why}. {len(contracts)} candidates were tried; " + (
         "the best one is offered, state it as oracle.json" if offered else "under none of them activations are read"
@@ -190,7 +188,7 @@ def _try_candidates(
 
 
 def candidate_contracts(lm: LanguageModel, stated: Contract | None = None) -> list[Contract]:
-    """The usual ways to train an oracle: operation × block × layout × layers; of a stated contract only the layers."""
+    """The usual ways to train an oracle: operation, block, layout, layers; of a stated contract only the layers."""
     layers = [tuple(percent_to_layer(lm.n_layers, percent) for percent in percents) for percents in PERCENTS]
     sets = [found for found in dict.fromkeys(layers) if len(set(found)) == len(found)]
     if stated is not None:

@@ -198,8 +198,9 @@ class Oracle:
         batch_size: int = 16,
         progress: Progress | None = None,
     ) -> list[Score]:
-        """`score` for many `(acts, question)`, in batches of similar length; without percentiles unless `donors` is set.
+        """`score` for many `(acts, question)`, in batches of similar length.
 
+        There are no percentiles unless `donors` is set.
         The control `shuffled` is as in `ask_batch`.
         """
         spelled = spell(self.base, self.contract, choices)
@@ -285,7 +286,7 @@ class Oracle:
         used = self.contract.injection.coefficient if coefficient is None else coefficient
         if not math.isfinite(used) or used == 0:
             why = f"it is {used}, which would inject nothing or nonsense"
-            raise InputError("The coefficient cannot be used.", why, "pass a number that is not 0; see the control `none`")
+            raise InputError("The coefficient cannot be used.", why, "pass a number other than 0, or use controls")
         size = _positive(batch_size, "batch_size")
         return Runner(self.base, self.contract, (self.adapter,), float(used), size)
 

@@ -66,7 +66,8 @@ class Runner:
 
     def injection(self, rows: Sequence[Row], offsets: Sequence[int]) -> AbstractContextManager[None]:
         """Fill the slots of these rows, in a batch padded by `offsets`, during the forward pass inside."""
-        columns = [[] if row.vectors is None else columns_of(o, row.prompt.slots) for row, o in zip(rows, offsets, strict=True)]
+        pairs = zip(rows, offsets, strict=True)
+        columns = [[] if row.vectors is None else columns_of(offset, row.prompt.slots) for row, offset in pairs]
         empty = torch.empty(0, self.lm.d_model)
         vectors = [empty if row.vectors is None else row.vectors for row in rows]
         return injecting(self.lm, self.contract.injection, columns, vectors, self.coefficient)

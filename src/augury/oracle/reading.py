@@ -136,7 +136,7 @@ def _above_noise(acts: Activations, drop: bool) -> tuple[Activations, tuple[str,
     if not drop or not kept:
         raise InputError(
             "This difference is not above the noise.",
-            f"at {len(quiet)} of {len(acts)} positions (such as {where}) its relative norm does not exceed {floor:.1e}, "
+            f"at {len(quiet)} of {len(acts)} positions (such as {where}) its relative norm is not above {floor:.1e}, "
             "which equal models reach too; norm matching would blow the noise up to full strength",
             f"ask where the models differ: acts[{kept[:8]}]" if kept else "compare models that differ at these tokens",
         )

@@ -148,7 +148,7 @@ def scan_read(
     warned, noted = split_notes(read.notes)
     low = sum(w.warning is not None for w in weighed)
     if low:
-        warned = (*warned, f"at {low} of {len(items)} positions the oracle gives Yes and No less than half: not answering")
+        warned = (*warned, f"at {low} of {len(items)} positions Yes and No have less than half of the probability")
     if median[len(items[-1].acts)] is None:
         noted = (*noted, "not checked: the donors' median (raw margins are shown)")
     return Scan(

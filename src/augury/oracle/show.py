@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from augury.oracle.answers import Answer, Scan, Score, Unavailable
 
 Cells = tuple[str, ...]
-_WIDE = 72
+_GROUPS = 5
 _YES, _NO = (46, 125, 50), (183, 28, 28)
 
 
@@ -18,7 +18,7 @@ def plain(result: Any) -> str:
     table = _rows(result)
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([result.question, *lines, *(f"warning: {line}" for line in result.warnings)])
+    return "\n".join([result.question, *lines, *_below(result)])
 
 
 def rich_table(result: Any) -> Any:
@@ -29,18 +29,27 @@ def rich_table(result: Any) -> Any:
     from rich.text import Text
 
     if _is_scan(result):
-        return Group(Text(result.question, style="bold"), _rich_tokens(result), *_rich_warnings(result))
+        return Group(Text(result.question, style="bold"), _rich_tokens(result), *_rich_lines(result))
     head, *body = _rows(result)
     table = Table(*map(escape, head), title=escape(result.question), title_justify="left", title_style="bold")
     for row in body:
         table.add_row(*map(escape, row), style="bold" if row[0] == "real" else None)
-    return Group(table, *_rich_warnings(result))
+    return Group(table, *_rich_lines(result))
 
 
-def _rich_warnings(result: Any) -> list[Any]:
+def _below(result: Any) -> list[str]:
+    """What stands under the table: the groups of samples, and warnings."""
+    from augury.oracle.answers import Answer
+
+    groups = result.groups[:_GROUPS] if isinstance(result, Answer) else ()
+    counted = "; ".join(f"{group.count} x {_line(group.text)}" for group in groups)
+    return [*([f"samples: {counted}"] if counted else []), *(f"warning: {line}" for line in result.warnings)]
+
+
+def _rich_lines(result: Any) -> list[Any]:
     from rich.text import Text
 
-    return [Text(f"warning: {line}", style="yellow") for line in result.warnings]
+    return [Text(line, style="yellow" if line.startswith("warning") else "dim") for line in _below(result)]
 
 
 def _rich_tokens(scan: Scan) -> Any:
@@ -57,8 +66,8 @@ def html(result: Any) -> str:
     """The result as HTML for a notebook."""
     title = f"<b>{markup.escape(result.question)}</b>"
     body = _html_tokens(result) if _is_scan(result) else _html_table(_rows(result))
-    warned = "".join(f"<div>warning: {markup.escape(line)}</div>" for line in result.warnings)
-    return f"<div>{title}{body}{warned}</div>"
+    below = "".join(f"<div>{markup.escape(line)}</div>" for line in _below(result))
+    return f"<div>{title}{body}{below}</div>"
 
 
 def _html_table(rows: list[Cells]) -> str:
@@ -97,8 +106,8 @@ def _rows(result: Any) -> list[Cells]:
 
 
 def _answer_rows(answer: Answer) -> list[Cells]:
-    rows: list[Cells] = [("", "answer", "agreement", "same as real")]
-    rows.append(("real", answer.text, _percent(answer.agreement), ""))
+    rows: list[Cells] = [("", "agreement", "same as real", "answer")]
+    rows.append(("real", _percent(answer.agreement), "", answer.text or "(empty)"))
     for name, control in answer.controls.items():
         rows.append((name, *_answer_cells(control)))
     return _without_empty(rows)
@@ -108,8 +117,8 @@ def _answer_cells(control: Answer | Unavailable) -> Cells:
     from augury.oracle.answers import Unavailable
 
     if isinstance(control, Unavailable):
-        return (str(control), "", "")
-    return (control.text or "(empty)", _percent(control.agreement), _percent(control.same_as_real))
+        return ("", "", str(control))
+    return (_percent(control.agreement), _percent(control.same_as_real), control.text or "(empty)")
 
 
 def _score_rows(score: Score) -> list[Cells]:
@@ -130,20 +139,21 @@ def _score_cells(score: Score | Unavailable) -> Cells:
 
 def _scan_rows(scan: Scan) -> list[Cells]:
     rows: list[Cells] = [("position", "token", "margin", "less donors")]
-    for position, token, margin, value in zip(scan.positions, scan.token_texts, scan.margins, scan.values, strict=True):
-        rows.append((str(position), repr(token), f"{margin:+.2f}", f"{value:+.2f}" if scan.donor_median is not None else ""))
+    columns = (scan.positions, scan.token_texts, scan.margins, scan.values)
+    for position, token, margin, value in zip(*columns, strict=True):
+        less = "" if scan.donor_median is None else f"{value:+.2f}"
+        rows.append((str(position), repr(token), f"{margin:+.2f}", less))
     return _without_empty(rows)
 
 
 def _without_empty(rows: list[Cells]) -> list[Cells]:
     """The table without columns that no row fills."""
-    kept = [i for i in range(len(rows[0])) if i < 2 or any(row[i] for row in rows[1:])]
-    return [tuple(_short(row[i]) for i in kept) for row in rows]
+    kept = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
+    return [tuple(_line(row[i]) for i in kept) for row in rows]
 
 
-def _short(cell: str) -> str:
-    line = " ".join(cell.split())
-    return line if len(line) <= _WIDE else line[: _WIDE - 1] + "…"
+def _line(cell: str) -> str:
+    return " ".join(cell.split())
 
 
 def _percent(share: float | None) -> str:

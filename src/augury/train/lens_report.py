@@ -26,6 +26,7 @@ from augury.lm.adapters import adapters_on
 from augury.lm.batch import chunks
 from augury.lm.chat import needs_tokenizer
 from augury.lm.logprobs import continuation_logprobs
+from augury.oracle.reading import default_layers
 from augury.stats import Interval, bootstrap_interval
 from augury.train.batching import Item, collate, prepare
 from augury.train.reads import Reads
@@ -83,7 +84,7 @@ def lens_report(
     progress: Callable[[int, int], None] | None = None,
 ) -> LensResult:
     """Losses of the examples under the three conditions; with `own` the target's own beside the future lens."""
-    layers = (contract.layers or ())[0]
+    layers = default_layers(contract)
     items = [prepare(lm, contract, layers, reads, example) for example in examples]
     donors = shuffled_items(items, rollouts, reads, layers)
     order = sorted(range(len(items)), key=lambda i: -len(items[i].labelled.token_ids))

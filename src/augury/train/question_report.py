@@ -16,11 +16,13 @@ from augury.data.example import Example
 from augury.data.rollouts import Rollout
 from augury.data.sources.questions import open_question, pick_read, yes_no_pair
 from augury.lm import LanguageModel, Sampling
-from augury.lm.chat import needs_tokenizer, render_chat
+from augury.lm.chat import needs_tokenizer
 from augury.oracle.choices import YES_NO, spell
 from augury.oracle.consensus import normalise_answer
+from augury.oracle.controls import reader_text
 from augury.oracle.passes import Row, Runner, decode_rows, next_logprobs
-from augury.oracle.prompt import Prompt
+from augury.oracle.prompt import Prompt, plain_prompt
+from augury.oracle.reading import default_layers
 from augury.stats import Interval, auc_interval, bootstrap_interval, probe_auc
 from augury.train.batching import Item, prepare
 from augury.train.lens_report import shuffled_items
@@ -77,7 +79,7 @@ def yes_no_report(
     progress: Callable[[str, int], None] | None = None,
 ) -> list[YesNoResult]:
     """AUCs over all examples ("all") and over each kind; `probe` where a kind's own label is binary."""
-    layers = (contract.layers or ())[0]
+    layers = default_layers(contract)
     items = [prepare(lm, contract, layers, reads, example) for example in examples]
     margins = {"oracle": _margins(lm, contract, (adapter,), _rows(items))}
     for name in controls:
@@ -125,7 +127,7 @@ def _control_rows(
     rollouts: Sequence[Rollout],
     reads: Reads,
 ) -> list[Row]:
-    layers = (contract.layers or ())[0]
+    layers = default_layers(contract)
     if name == "shuffled":
         return _rows(shuffled_items(items, rollouts, reads, layers))
     if name in ("none", "untrained"):
@@ -137,10 +139,11 @@ def _control_rows(
 def _text_row(lm: LanguageModel, contract: Contract, name: str, example: Example, rollout: Rollout) -> Row:
     """The plain base reads the decoded text instead, and nothing right of the last position."""
     start = example.positions[0] if name == "text-window" else rollout.user[0]
-    text = needs_tokenizer(lm).decode(list(rollout.token_ids[start : example.positions[-1] + 1]))
-    asked = f'Text: "{text}"\n\n{contract.prompt.yes_no_prefix}{example.question}'
-    ids = render_chat(lm, [{"role": "user", "content": asked}], "generation").token_ids
-    return Row(Prompt(ids, (), 0), None)
+    text = needs_tokenizer(lm).decode(
+        list(rollout.token_ids[start : example.positions[-1] + 1]), skip_special_tokens=True
+    )
+    asked = reader_text(text, contract.prompt.yes_no_prefix + example.question)
+    return Row(plain_prompt(lm, contract, asked), None)
 
 
 def _margins(lm: LanguageModel, contract: Contract, adapters: tuple[str, ...], rows: Sequence[Row]) -> np.ndarray:
@@ -199,7 +202,7 @@ def topic_report(
     seed: int = 0,
 ) -> TopicResult:
     """Ask what each held-out rollout is about, greedily, and look for the topic or an alias in whole words."""
-    layers = (contract.layers or ())[0]
+    layers = default_layers(contract)
     decode = needs_tokenizer(lm).decode
     rng = random.Random(f"{seed}:open:{window}")
     examples: list[Example] = []

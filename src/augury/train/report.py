@@ -10,9 +10,12 @@ from typing import Any
 
 from augury.contract import Contract
 from augury.lm.chat import needs_tokenizer
+from augury.oracle.save import save_oracle
 from augury.stats import Interval
 from augury.train.lens_report import CONDITIONS, LensResult, lens_examples, lens_report
+from augury.train.loop import ADAPTER, lora_config
 from augury.train.question_report import TopicResult, YesNoResult, topic_report, yes_no_examples, yes_no_report
+from augury.train.recipe import Recipe
 from augury.train.run import Prepared
 
 LENS_TASKS = ("past_lens", "future_lens")
@@ -116,6 +119,21 @@ def markdown(report: Report) -> str:
     lines += ["| activations | questions | real | shuffled |", "|---|---|---|---|"]
     lines += [f"| {r.window} | {r.questions} | {r.real} | {r.shuffled} |" for r in report.topic]
     return "\n".join(lines) + "\n"
+
+
+def finish_run(
+    recipe: Recipe,
+    run: Path,
+    prepared: Prepared,
+    contract: Contract,
+    size: ReportSize = FULL,
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+) -> Path:
+    """Measure the trained adapter, write the report, and save the oracle with its figures in `run/oracle`."""
+    report = make_report(prepared, contract, ADAPTER, size, progress)
+    write_report(report, run)
+    measured = contract.model_copy(update={"evaluation": report.headline()})
+    return save_oracle(prepared.lm, ADAPTER, lora_config(recipe), measured, run / "oracle")
 
 
 def write_report(report: Report, run: Path) -> None:

@@ -1,0 +1,121 @@
+"""The model card of an oracle, made from its contract: recipe, data, figures good or bad, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from augury.contract import Contract
+
+_LIMITS = """\
+- An answer is a guess from activations by a fine-tuned model. It can be fluent and wrong; ask with controls.
+- An oracle may guess the surrounding text and answer from that, as any reader of the text could. Compare with the text
+  controls before you say that it read something that the text does not hold.
+- Oracles lean towards one answer whatever they read. A margin means something only beside the donors' margins.
+- Only the layers, positions and prompt named above were trained. Figures hold for data like the evaluation's.
+"""
+
+
+def model_card(contract: Contract, lora: Mapping[str, Any] | None = None) -> str:
+    """The card as Markdown with the hub's front matter.
+
+    Args:
+        contract: The oracle's contract; `evaluation` holds its figures.
+        lora: The adapter's PEFT configuration.
+    """
+    base = contract.base_model or "not stated"
+    parts = [
+        _front_matter(base),
+        f"# Activation oracle for {base}\n",
+        f"A LoRA adapter on {base} that answers questions about activations of that model.\n",
+        _section("How it is used", _use(contract)),
+        _section("How it was made", _making(contract, lora or {})),
+        _section("Figures", _figures(contract)),
+        f"## Limits\n\n{_LIMITS}",
+        _usage(),
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(base: str) -> str:
+    return f"---\nbase_model: {base}\nlibrary_name: peft\ntags:\n- activation-oracle\n- interpretability\n---\n"
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return f"## {title}\n\n" + "\n".join(lines) + "\n"
+
+
+def _use(contract: Contract) -> list[str]:
+    injection = contract.injection
+    where = "the embedding" if injection.site == "embedding" else f"the output of block {injection.block}"
+    layers = ", ".join(str(list(group)) for group in contract.layers or ()) or "not stated"
+    how = f"{injection.operation}, scale {injection.scale}, coefficient {injection.coefficient:g}"
+    if injection.rescale_to is not None:
+        how += f", rescaled to {injection.rescale_to:g}"
+    lines = [
+        f"- Base: `{contract.base_model}`, revision `{contract.revision or 'not stated'}`",
+        f"- Layers read (layer k is the output of block k, from 0): {layers}",
+        f"- Injection: {how}, at {where}",
+        f"- Slots: `{contract.prompt.slot_token!r}`, layout {contract.prompt.layout}",
+        f"- Before a yes/no question: `{contract.prompt.yes_no_prefix}`",
+    ]
+    if contract.positions is not None:
+        most = contract.positions.max_slots
+        lines.append(f"- Positions: {contract.positions.pattern}" + (f", at most {most} slots" if most else ""))
+    return lines
+
+
+def _making(contract: Contract, lora: Mapping[str, Any]) -> list[str]:
+    trained = contract.trained_on
+    lines = [] if trained is None else [f"- {name.replace('_', ' ')}: {value}" for name, value in trained if value]
+    named = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rank-stabilised": "use_rslora"}
+    lora_fields = ", ".join(f"{name} {lora[key]}" for name, key in named.items() if lora.get(key) is not None)
+    if lora_fields:
+        lines.append(f"- LoRA: {lora_fields}")
+    lines += [f"- {package} {number}" for package, number in contract.versions.items()]
+    lines += [f"- {word}: {value}" for word, value in _made(contract) if value]
+    return lines or ["- The contract does not say."]
+
+
+def _made(contract: Contract) -> tuple[tuple[str, str | None], ...]:
+    return ("commit", contract.git_commit), ("made", contract.created)
+
+
+def _figures(contract: Contract) -> list[str]:
+    rows = list(_flat(contract.evaluation))
+    if not rows:
+        return ["None were measured. Treat every answer as unproven."]
+    return ["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Nested figures as (name, value), numbers with four digits."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}, {key}" if name else str(key))
+    elif isinstance(value, list | tuple) and any(isinstance(inner, Mapping | list | tuple) for inner in value):
+        for i, inner in enumerate(value):
+            yield from _flat(inner, f"{name} {i + 1}")
+    elif isinstance(value, list | tuple):
+        yield name, " to ".join(map(_figure, value)) if len(value) == 2 else ", ".join(map(_figure, value))
+    else:
+        yield name, _figure(value)
+
+
+def _figure(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "not measured" if value is None else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _usage() -> str:
+    return """\
+## Use
+
+```python
+import augury
+
+model = augury.load_model("BASE")
+oracle = augury.load_oracle("THIS FOLDER OR REPOSITORY", model)
+print(oracle.ask("Some text to read", "What is this about?", controls=True))
+```
+"""

@@ -1,0 +1,127 @@
+"""Where an oracle's files are: the shipped one, a folder, or a repository on the hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from augury.errors import AuguryError, InputError, NetworkError, NotFoundError, StorageError
+
+log = logging.getLogger(__name__)
+
+SHIPPED = {"smollm2": Path(__file__).with_name("shipped") / "smollm2"}
+FILES = ("adapter_config.json", "adapter_model.safetensors", "oracle.json", "ao_config.json", "README.md")
+TIMEOUT_S = 10
+
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+
+
+def find_oracle(source: str | Path, revision: str | None = None) -> Path:
+    """The folder of an oracle, fetched from the hub where need be.
+
+    Only safetensors, JSON and the model card are ever fetched.
+
+    Raises:
+        InputError: No name.
+        NotFoundError: Neither shipped, nor a folder, nor on the hub.
+        NetworkError: The hub cannot be reached, within 30 s.
+    """
+    name = str(source).strip()
+    if not name:
+        raise InputError("No oracle was named.", "the name is empty", 'name a folder, a hub id, or "smollm2"')
+    if name in SHIPPED:
+        return _shipped(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.fullmatch(name) or name.startswith("."):
+        known = ", ".join(SHIPPED)
+        why = "no folder lies there, and it is no hub id (owner/name)"
+        raise NotFoundError(f"There is no oracle {name}.", why, f"check the path; shipped with augury: {known}")
+    return fetch(name, revision)
+
+
+def _shipped(name: str) -> Path:
+    folder = SHIPPED[name]
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise NotFoundError(
+            f"The oracle {name} is not in this installation.",
+            f"{folder} has no adapter",
+            "install a released augury, or train one with `augury train`",
+        )
+    return folder
+
+
+def fetch(repository: str, revision: str | None = None) -> Path:
+    """The oracle's files from the hub, or from its cache where the hub cannot be reached.
+
+    Raises:
+        NotFoundError: The hub does not know it, or it has no adapter.
+        NetworkError: The hub cannot be reached and the cache does not have it.
+        StorageError: The cache cannot be written.
+    """
+    try:
+        folder = _snapshot(repository, revision)
+    except AuguryError:
+        raise
+    except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
+        raise _translated(repository, error) from error
+    if not (folder / "adapter_config.json").is_file():
+        why = "it has no adapter_config.json, so it is no PEFT adapter"
+        raise NotFoundError(f"{repository} is no oracle.", why, "name the repository of the adapter, not of its base")
+    return folder
+
+
+def _snapshot(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(TIMEOUT_S))
+    options: dict[str, Any] = {"allow_patterns": list(FILES), "etag_timeout": TIMEOUT_S}
+    try:
+        # Asked first with a time limit of its own: the client's other calls try again for minutes.
+        found = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S).sha
+    except Exception as error:
+        if not _unreachable(error):
+            raise
+        log.warning("the hub cannot be reached; looking in the cache for %s", repository)
+        try:
+            return Path(snapshot_download(repository, revision=revision, local_files_only=True, **options))
+        except Exception:
+            raise error from None
+    return Path(snapshot_download(repository, revision=found or revision, **options))
+
+
+def _translated(repository: str, error: Exception) -> AuguryError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    kinds = _kinds(error)
+    if kinds & {"RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError", "HFValidationError"}:
+        instead = "check the spelling, log in with `hf auth login`, or name a folder"
+        return NotFoundError(f"There is no oracle {repository} on the hub.", reason, instead)
+    if _unreachable(error) or "HfHubHTTPError" in kinds:
+        return NetworkError(
+            f"The hub could not be reached for {repository}.",
+            f"{reason} (and its cache does not have it)",
+            "check the network and run it again, name a folder, or take the shipped oracle smollm2",
+        )
+    if isinstance(error, OSError):
+        return StorageError(f"{repository} could not be stored.", reason, "free space, or set HF_HOME elsewhere")
+    return NetworkError(f"{repository} could not be fetched.", reason, "run it again, or name a folder")
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """The names of the error's classes and of those that caused it."""
+    found: set[str] = set()
+    cause: BaseException | None = error
+    while cause is not None:
+        found |= {kind.__name__ for kind in type(cause).__mro__}
+        cause = cause.__cause__ or cause.__context__
+    return found
+
+
+def _unreachable(error: BaseException) -> bool:
+    # By name: which HTTP library the client uses changes between its releases.
+    names = {"TransportError", "ConnectionError", "ConnectError", "TimeoutException", "OfflineModeIsEnabled"}
+    return bool(_kinds(error) & names)
