@@ -10,14 +10,20 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # a bar for loading 0.1 s of weights says nothing
+os.environ.setdefault("TQDM_DISABLE", "1")  # transformers shows a bar for weights that load in no time
 
 from rich.console import Console
 from rich.table import Table
 
 import augury
+from augury.lm import LanguageModel
+from augury.lm.bundled import smollm2_folder
+from augury.lm.chat import needs_tokenizer
+from augury.oracle.hub import find_oracle
+from augury.oracle.plot import heat_map, is_special
 
 REQUEST = "Explain in a few sentences how to bake a simple loaf of bread."
 QUESTIONS = (
@@ -58,13 +64,16 @@ def show(console: Console, oracle_name: str, out: Path) -> None:
     layers = oracle.contract.layers[0] if oracle.contract.layers else "62%"
 
     heading(console, "1. The model answers a request, and its activations are captured")
-    transcript = augury.generate(model, [{"role": "user", "content": REQUEST}], max_new_tokens=40)
-    everything = augury.capture(model, transcript, layers=layers, positions="all")
+    transcript = augury.generate(model, [{"role": "user", "content": REQUEST}], max_new_tokens=27)
+    # From the user's turn on: the system prompt before it is the same in every conversation.
+    everything = augury.capture(model, transcript, layers=layers, positions=slice(transcript.spans[0].start, None))
     read = everything[-8:]
-    words = model.tokenizer.decode(list(transcript.token_ids[transcript.spans[-1].start :])) if model.tokenizer else ""
     console.print(f"user:      {REQUEST}", markup=False)
-    console.print(f"assistant: {words}", markup=False)
-    console.print(f"\nThe oracle gets the last 8 activations and no text: {read!r}", markup=False)
+    console.print(f"assistant: {words(model, transcript.token_ids[transcript.spans[-1].start :])}", markup=False)
+    console.print(
+        f"\nThe oracle gets the activations of the last 8 tokens ({words(model, read.token_ids)!r}),", markup=False
+    )
+    console.print(f"as vectors and without the text: {read!r}", markup=False)
 
     heading(console, "2. Three questions, each beside its controls")
     for question in QUESTIONS:
@@ -77,19 +86,22 @@ def show(console: Console, oracle_name: str, out: Path) -> None:
     )
 
     heading(console, "3. A yes/no question, scored")
-    console.print(oracle.score(read, YES_NO, controls=True))
+    console.print(oracle.score(read, YES_NO, controls=True, donors=16))
 
     heading(console, "4. The same question at every token, beside one that should find nothing")
-    scans = [oracle.scan(everything, question) for question in (YES_NO, DECOY)]
+    scans = [oracle.scan(everything, question, donors=8) for question in (YES_NO, DECOY)]
     for scan in scans:
         console.print(scan)
         console.print(extremes(scan), style="dim", markup=False)
 
-    from augury.oracle.plot import heat_map
-
     picture = heat_map(scans, out / "heatmap.png")
     heading(console, "Where everything lies")
     console.print(places(oracle_name, picture, time.perf_counter() - started))
+
+
+def words(model: LanguageModel, token_ids: Sequence[int]) -> str:
+    """Token ids as text."""
+    return needs_tokenizer(model).decode(list(token_ids)).strip()
 
 
 def heading(console: Console, text: str) -> None:
@@ -121,16 +133,14 @@ def percent(share: float | None) -> str:
 
 def extremes(scan: augury.Scan, count: int = 5) -> str:
     """The tokens with the highest and the lowest values, for terminals without colours."""
-    order = sorted(range(len(scan.values)), key=lambda i: scan.values[i])
+    ordinary = [i for i, token in enumerate(scan.token_texts) if not is_special(token)]
+    order = sorted(ordinary, key=lambda i: scan.values[i])
     named = [f"{scan.token_texts[i].strip()!r} {scan.values[i]:+.1f}" for i in order]
     return f"highest: {', '.join(reversed(named[-count:]))}\nlowest:  {', '.join(named[:count])}"
 
 
 def places(oracle_name: str, picture: Path, seconds: float) -> Table:
     """Where the model, the oracle and the picture are."""
-    from augury.lm.bundled import smollm2_folder
-    from augury.oracle.hub import find_oracle
-
     table = Table(show_header=False, box=None)
     for name, value in (
         ("model", smollm2_folder()),
@@ -138,7 +148,7 @@ def places(oracle_name: str, picture: Path, seconds: float) -> Table:
         ("heat map", picture.resolve()),
         ("time taken", f"{seconds:.0f} s"),
     ):
-        table.add_row(name, str(value), style=None)
+        table.add_row(name, str(value))
     return table
 
 

@@ -102,7 +102,7 @@ def test_batched_loss_and_gradients_equal_plain_examples(lm, data, share):
             for parameter in parameters.values():
                 torch.nn.init.normal_(parameter, std=0.1)
             batch = collate(lm, items, share)
-            assert bool(batch.prefix) == share
+            assert bool(batch.rows.prefix) == share
             losses = example_losses(lm, contract.injection, batch)
             got = torch.autograd.grad(losses.mean(), list(parameters.values()))
             plain = torch.stack([plain_loss(lm, contract, item) for item in items])

@@ -52,8 +52,8 @@ def resolve(lm: LanguageModel, transcript: Transcript, selector: Any) -> tuple[i
     Args:
         lm: For decoding, where the selector is a text.
         transcript: What is read.
-        selector: `"all"`, `"last"`, `"last 8"`, `"first 3"`, `"2:10"`, `"text(hemlock)"`, `"role(assistant)"`, an index,
-            a slice, a list of indices, or what `text()` and `role()` return. Negative indices count from the end.
+        selector: `"all"`, `"last"`, `"last 8"`, `"first 3"`, `"2:10"`, `"text(hemlock)"`, `"role(assistant)"`, an
+            index, a slice, a list of indices, or what `text()` and `role()` return. Negative indices count from the end.
 
     Raises:
         InputError: Not a selector, or one that matches nothing; the message says what there is.

@@ -237,7 +237,7 @@ def remove_adapter(lm: LanguageModel, name: str) -> None:
         active = [n for n in _names(layer) if n != name]
         disabled = layer._disable_adapters
         for attribute in (*layer.adapter_layer_names, *layer.other_param_names):
-            held = getattr(layer, attribute, None)
+            held: Any = getattr(layer, attribute, None)
             if hasattr(held, "pop") and name in held:
                 held.pop(name)
         layer._active_adapter, layer._disable_adapters = active, disabled

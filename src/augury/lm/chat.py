@@ -60,9 +60,9 @@ def transcript_of(lm: LanguageModel, source: Any, end: End | None = None) -> Tra
     Args:
         lm: The model that will read it.
         source: A string (raw text), a list of `{"role", "content"}` or `Message`, a list of token ids, a `Transcript`.
-        end: For messages only: `closed` (every turn ended), `generation` (then the assistant's header), `open` (the last
-            turn's content left open), `thinking` (the header, with thinking on). Default: `generation` after a user's
-            turn, `closed` otherwise.
+        end: For messages only: `closed` (every turn ended), `generation` (then the assistant's header), `open` (the
+            last turn's content left open), `thinking` (the header, with thinking on). Default: `generation` after a
+            user's turn, `closed` otherwise.
 
     Raises:
         InputError: Empty, too long for the model, an unknown ending, or not one of these kinds.

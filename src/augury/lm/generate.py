@@ -6,7 +6,6 @@ are plain here because the loop is ours.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -17,9 +16,10 @@ from torch import Tensor
 
 from augury.errors import InputError
 from augury.lm.adapters import adapters_on
-from augury.lm.batch import Padded, left_pad
+from augury.lm.batch import Padded, length_groups
 from augury.lm.chat import End, Span, Transcript, needs_tokenizer, render_chat, transcript_of
 from augury.lm.load import LanguageModel
+from augury.lm.shared import SharedBatch, forward_shared, full_mask, share_prefix, take_rows
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sampling:
 
 def decode(
     lm: LanguageModel,
-    batch: Padded,
+    batch: Padded | SharedBatch,
     sampling: Sampling,
     *,
     samples: int = 1,
@@ -53,7 +53,7 @@ def decode(
 
     Args:
         lm: The model, with the adapters that should answer already on.
-        batch: The left-padded prompts.
+        batch: The prompts, left-padded, with what they all begin with split off or not.
         sampling: How tokens are chosen.
         samples: Continuations per row.
         prefill: A context entered around the prefill only (where activations are injected).
@@ -62,25 +62,20 @@ def decode(
     Returns:
         For each row its continuations: new token ids, the end token included where one was reached.
     """
+    shared = batch if isinstance(batch, SharedBatch) else SharedBatch((), batch)
     with torch.no_grad():
-        with prefill():
-            out = lm.model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-                use_cache=True,
-                **({"logits_to_keep": 1} if lm.keeps_logits else {}),
-            )
-        rows = len(batch.offsets) * samples
+        out = forward_shared(lm, shared, 1, prefill(), use_cache=True)
+        rows = len(shared.padded.offsets) * samples
+        last = shared.padded.position_ids[:, -1] + len(shared.prefix)
         state = _State(
-            cache=_repeat(out.past_key_values, samples),
+            cache=_repeat(out.past_key_values, len(shared.padded.offsets), samples),
             logits=out.logits[:, -1].repeat_interleave(samples, 0),
-            mask=batch.attention_mask.repeat_interleave(samples, 0),
-            position=batch.position_ids[:, -1].repeat_interleave(samples, 0) + 1,
+            mask=full_mask(shared).repeat_interleave(samples, 0),
+            position=last.repeat_interleave(samples, 0) + 1,
             alive=list(range(rows)),
         )
         texts = _loop(lm, state, sampling, rows, step)
-    return [texts[i * samples : (i + 1) * samples] for i in range(len(batch.offsets))]
+    return [texts[i : i + samples] for i in range(0, rows, samples)]
 
 
 @dataclass
@@ -114,7 +109,7 @@ def _loop(
 def _advance(lm: LanguageModel, state: _State, chosen: Tensor, going: list[int]) -> None:
     if len(going) < len(state.alive):
         index = torch.tensor(going, device=chosen.device)
-        state.cache.batch_select_indices(index)
+        state.cache = take_rows(state.cache, index)
         state.mask, state.position, chosen = state.mask[index], state.position[index], chosen[index]
         state.alive = [state.alive[i] for i in going]
     state.mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], 1)
@@ -155,11 +150,10 @@ def _nucleus(scaled: Tensor, top_p: float, first: int = 64) -> tuple[Tensor, Ten
     return probabilities.masked_fill(before >= top_p, 0), order
 
 
-def _repeat(cache: Any, samples: int) -> Any:
-    if samples > 1:
-        cache = copy.deepcopy(cache)
-        cache.batch_repeat_interleave(samples)
-    return cache
+def _repeat(cache: Any, rows: int, samples: int) -> Any:
+    if samples == 1:
+        return cache
+    return take_rows(cache, torch.arange(rows).repeat_interleave(samples))
 
 
 def generate(
@@ -199,10 +193,22 @@ def generate_batch(
 ) -> list[Transcript]:
     """`generate` for several conversations in one batch."""
     starts = [_start(lm, item, end) for item in conversations]
+    rows = [start.token_ids for start in starts]
+    texts: list[list[int]] = [[] for _ in rows]
     with adapters_on(lm.model, lm.target_adapters):
-        batch = left_pad([start.token_ids for start in starts], lm.pad_id, lm.device)
-        texts = decode(lm, batch, sampling, step=step)
-    return [_extend(start, text[0], lm) for start, text in zip(starts, texts, strict=True)]
+        for group in _groups(lm, rows):
+            members = [rows[i] for i in group]
+            batch = share_prefix(lm, members, len(members[0]), sampling.max_new_tokens)
+            for i, found in zip(group, decode(lm, batch, sampling, step=step), strict=True):
+                texts[i] = found[0]
+    return [_extend(start, text, lm) for start, text in zip(starts, texts, strict=True)]
+
+
+def _groups(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """All rows in one batch, or batches of one length where padding would leak."""
+    if len(rows) < 2 or lm.pads_cleanly:
+        return [list(range(len(rows)))]
+    return length_groups([len(row) for row in rows], len(rows), equal=True)
 
 
 def _start(lm: LanguageModel, source: Any, end: End | None) -> Transcript:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,7 +51,5 @@ def on_input(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[
 @contextmanager
 def stopping() -> Iterator[None]:
     """End a forward pass quietly where a hook raised `StopForward`."""
-    try:
+    with suppress(StopForward):
         yield
-    except StopForward:
-        pass

@@ -135,6 +135,18 @@ class LanguageModel:
             return False
         return True
 
+    @cached_property
+    def shares_prefixes(self) -> bool:
+        """Whether rows of unequal length may continue one shared prefix, with padding between (found by trying)."""
+        from augury.lm.shared import prefix_leak
+
+        return self.pads_cleanly and prefix_leak(self) <= (1e-3 if self.dtype == torch.float32 else 0.2)
+
+    @property
+    def sliding_window(self) -> int | None:
+        """The narrowest attention window in tokens, where some layers have one."""
+        return getattr(text_config(self.model), "sliding_window", None)
+
 
 def load_model(
     source: Any,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from augury.lm.adapters import adapters_on
 from augury.lm.batch import left_pad
 from augury.lm.hooks import StopForward, on_output, stopping
 
@@ -30,7 +31,7 @@ def last_block(lm: LanguageModel, sequences: list[list[int]]) -> torch.Tensor:
         seen.append(hidden.detach().float())
         raise StopForward
 
-    with torch.no_grad(), stopping(), on_output(lm.blocks[-1], keep):
+    with torch.no_grad(), adapters_on(lm.model, lm.target_adapters), stopping(), on_output(lm.blocks[-1], keep):
         lm.decoder.trunk(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,

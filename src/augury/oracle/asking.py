@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from augury.errors import InputError
 from augury.lm import Sampling
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from augury.oracle.oracle import Oracle
 
 Texts = list[list[int]]
+T = TypeVar("T")
 
 
 def settings_of(samples: int | None, temperature: float, max_new_tokens: int, seed: int) -> Settings:
@@ -48,16 +49,20 @@ def ask_items(
     done: Callable[[int], None] | None = None,
 ) -> list[Answer]:
     """Ask each item; with `donors` (a number of donors) under all controls too."""
-    texts = _texts(runner, [item.row for item in items], settings, done)
+    rows = [item.row for item in items]
+    texts = [text for group in _apart(rows, settings) for text in _texts(runner, group, settings, done)]
     answers = [answer_of(oracle, item, runner, text, settings) for item, text in zip(items, texts, strict=True)]
     if donors is None:
         return answers
     planned = plans(runner.lm, runner.contract, items)
-    found = run_plans(
-        planned,
-        lambda rows: _texts(runner, rows, settings),
-        lambda rows: _texts(runner.without_adapters(), rows, settings),
-    )
+    plain = runner.without_adapters()
+    found = [
+        by_name
+        for group in _apart(planned, settings)
+        for by_name in run_plans(
+            group, lambda rows: _texts(runner, rows, settings), lambda rows: _texts(plain, rows, settings)
+        )
+    ]
     results = []
     for item, answer, plan, by_name in zip(items, answers, planned, found, strict=True):
         made: dict[str, Answer | Unavailable] = {}
@@ -66,7 +71,7 @@ def ask_items(
             if isinstance(kept, Unavailable):
                 made[name] = kept
             elif name in by_name:
-                who = runner if name in WITH_ORACLE else runner.without_adapters()
+                who = runner if name in WITH_ORACLE else plain
                 control = answer_of(oracle, item, who, by_name[name], settings)
                 made[name] = replace(control, same_as_real=same_share(control, answer))
             else:
@@ -75,13 +80,15 @@ def ask_items(
     return results
 
 
+def _apart(things: Sequence[T], settings: Settings) -> list[Sequence[T]]:
+    """Samples are drawn item by item, so that a seed gives the same whatever else is asked."""
+    return [[thing] for thing in things] if settings.samples else [things]
+
+
 def _texts(
     runner: Runner, rows: Sequence[Row], settings: Settings, done: Callable[[int], None] | None = None
 ) -> list[Texts]:
-    """Greedy answers in batches; samples row by row, so that a seed gives the same whatever else is asked."""
-    if not settings.samples:
-        return decode_rows(runner, rows, _sampling(settings), done=done)
-    return [decode_rows(runner, [row], _sampling(settings), settings.samples, done)[0] for row in rows]
+    return decode_rows(runner, rows, _sampling(settings), max(1, settings.samples), done)
 
 
 def answer_of(oracle: Oracle, item: Item, runner: Runner, texts: Texts, settings: Settings) -> Answer:

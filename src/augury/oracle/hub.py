@@ -97,13 +97,14 @@ def _snapshot(repository: str, revision: str | None) -> Path:
 def _translated(repository: str, error: Exception) -> AuguryError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     kinds = _kinds(error)
-    if kinds & {"RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError", "HFValidationError"}:
+    refused = "HfHubHTTPError" in kinds and any(status in reason for status in ("401", "403", "404"))
+    if refused or kinds & {"RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError", "HFValidationError"}:
         instead = "check the spelling, log in with `hf auth login`, or name a folder"
         return NotFoundError(f"There is no oracle {repository} on the hub.", reason, instead)
     if _unreachable(error) or "HfHubHTTPError" in kinds:
         return NetworkError(
             f"The hub could not be reached for {repository}.",
-            f"{reason} (and its cache does not have it)",
+            f"{reason} (tried for up to {TIMEOUT_S} s; its cache on this machine does not have it)",
             "check the network and run it again, name a folder, or take the shipped oracle smollm2",
         )
     if isinstance(error, OSError):

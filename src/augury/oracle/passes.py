@@ -13,9 +13,10 @@ from torch import Tensor
 from augury.contract import Contract
 from augury.lm import LanguageModel, Sampling
 from augury.lm.adapters import adapters_on
-from augury.lm.batch import columns_of, left_pad, length_groups
+from augury.lm.batch import columns_of, length_groups
 from augury.lm.generate import decode
 from augury.lm.logprobs import continuation_logprobs
+from augury.lm.shared import SharedBatch, forward_shared, share_prefix
 from augury.oracle.inject import injecting
 from augury.oracle.prompt import Prompt
 
@@ -89,8 +90,8 @@ def decode_rows(
     lm = runner.lm
     for group in runner.groups(rows):
         members = [rows[i] for i in group]
-        batch = left_pad([row.prompt.token_ids for row in members], lm.pad_id, lm.device)
         with adapters_on(lm.model, runner.adapters):
+            batch = _batch(lm, members, sampling.max_new_tokens)
             fill = _Filling(runner, members, batch.offsets)
             texts = decode(lm, batch, sampling, samples=samples, prefill=fill)
         for i, text in zip(group, texts, strict=True):
@@ -128,15 +129,16 @@ def _last_logits(runner: Runner, rows: Sequence[Row]) -> Iterator[tuple[list[int
     lm = runner.lm
     for group in runner.groups(rows):
         members = [rows[i] for i in group]
-        batch = left_pad([row.prompt.token_ids for row in members], lm.pad_id, lm.device)
-        with torch.no_grad(), adapters_on(lm.model, runner.adapters), runner.injection(members, batch.offsets):
-            logits = lm.logits(
-                keep=1,
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-            )
+        with torch.no_grad(), adapters_on(lm.model, runner.adapters):
+            batch = _batch(lm, members)
+            logits = forward_shared(lm, batch, 1, runner.injection(members, batch.offsets)).logits
         yield group, logits[:, -1].float()
+
+
+def _batch(lm: LanguageModel, rows: Sequence[Row], new_tokens: int = 0) -> SharedBatch:
+    """The rows' prompts; what all begin with before the first slot is run once."""
+    limit = min(min(row.prompt.slots, default=len(row)) for row in rows)
+    return share_prefix(lm, [row.prompt.token_ids for row in rows], limit, new_tokens)
 
 
 def whole_logprobs(runner: Runner, rows: Sequence[Row], continuations: Sequence[Sequence[int]]) -> Tensor:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,7 +216,7 @@ def _draw_bar(figure: Any, scans: Sequence[Scan], colours: Any, scale: Any, heig
     from matplotlib.cm import ScalarMappable
 
     wide = 560
-    bar = figure.add_axes((MARGIN / WIDTH, 70 / height, wide / WIDTH, 16 / height))
+    bar = figure.add_axes(((MARGIN + 12) / WIDTH, 70 / height, wide / WIDTH, 16 / height))
     figure.colorbar(ScalarMappable(scale, colours), cax=bar, orientation="horizontal")
     bar.tick_params(labelsize=_points(17), length=3, width=0.6)
     compared = all(scan.donor_median is not None for scan in scans)
@@ -269,6 +270,7 @@ def _save(figure: Any, path: Path) -> Path:
             figure.savefig(unfinished, format="png")
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise StorageError(f"{path} cannot be written.", str(error), "free space or choose another folder") from error
     return path

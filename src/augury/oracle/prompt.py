@@ -75,7 +75,8 @@ def plain_prompt(lm: LanguageModel, contract: Contract, content: str) -> Prompt:
 def check_question(question: str) -> str:
     """The question without outer space, or a refusal where nothing is left."""
     if not isinstance(question, str) or not question.strip():
-        raise InputError("The question is empty.", "an oracle answers questions", 'ask one, for example "What is this about?"')
+        why = "an oracle answers questions"
+        raise InputError("The question is empty.", why, 'ask one, for example "What is this about?"')
     return question.strip()
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 Cells = tuple[str, ...]
 _GROUPS = 5
-_YES, _NO = (46, 125, 50), (183, 28, 28)
+_YES, _NO = (27, 120, 55), (118, 42, 131)  # as in the heat map (matplotlib's PRGn)
 
 
 def plain(result: Any) -> str:
@@ -93,7 +93,7 @@ def _strengths(scan: Scan) -> list[float]:
 
 
 def _shade(value: float, strength: float) -> tuple[int, ...]:
-    """White towards green (yes) or red (no)."""
+    """White towards green (yes) or purple (no)."""
     return tuple(round(255 + (channel - 255) * 0.8 * strength) for channel in (_YES if value > 0 else _NO))
 
 

@@ -12,7 +12,8 @@ from augury.contract import Contract
 from augury.data.example import Example
 from augury.data.mix import Stream
 from augury.lm import LanguageModel
-from augury.lm.batch import Padded, columns_of, left_pad, length_groups
+from augury.lm.batch import columns_of, length_groups
+from augury.lm.shared import SharedBatch, share_prefix
 from augury.oracle.prompt import Labelled, build_labelled
 from augury.train.reads import Reads
 from augury.train.recipe import Recipe
@@ -70,45 +71,27 @@ def _grouped(examples: list[Example], size: int, seed: int) -> list[list[Example
 
 @dataclass(frozen=True)
 class Batch:
-    """A left-padded batch behind a prefix that all its rows share.
+    """Examples as the model takes them.
 
     Attributes:
-        prefix: The shared token ids; they are run once. Empty where nothing is shared.
-        padded: What comes after it in each row.
-        slots: Columns of each row's slots in `padded`.
+        rows: The prompts with their answers.
+        slots: Columns of each row's slots.
         vectors: `[slots, d_model]` for each row.
         labels: `[batch, keep]`, the last columns' labels, -100 where there is no loss.
     """
 
-    prefix: tuple[int, ...]
-    padded: Padded
+    rows: SharedBatch
     slots: list[list[int]]
     vectors: list[Tensor]
     labels: Tensor
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that go through the model, padding left out."""
-        return len(self.prefix) + int(self.padded.attention_mask.sum())
 
-
-def collate(lm: LanguageModel, items: Sequence[Item], share_prefix: bool) -> Batch:
-    """Pad items on the left, behind the tokens that all of them begin with."""
-    rows = [item.labelled.token_ids for item in items]
-    shared = _shared_prefix(items) if share_prefix else 0
-    padded = left_pad([row[shared:] for row in rows], lm.pad_id, lm.device)
-    slots = [
-        columns_of(offset - shared, item.labelled.slots) for offset, item in zip(padded.offsets, items, strict=True)
-    ]
-    answers = [row[item.labelled.answer_start :] for row, item in zip(rows, items, strict=True)]
+def collate(lm: LanguageModel, items: Sequence[Item], share: bool) -> Batch:
+    """Pad items on the left, behind the tokens that all of them begin with before any slot."""
+    ids = [item.labelled.token_ids for item in items]
+    rows = share_prefix(lm, ids, min(item.labelled.slots[0] for item in items) if share else 0)
+    slots = [columns_of(offset, item.labelled.slots) for offset, item in zip(rows.offsets, items, strict=True)]
+    answers = [row[item.labelled.answer_start :] for row, item in zip(ids, items, strict=True)]
     keep = max(map(len, answers))
     labels = torch.tensor([[-100] * (keep - len(a)) + list(a) for a in answers], device=lm.device)
-    return Batch(rows[0][:shared], padded, slots, [item.vectors for item in items], labels)
-
-
-def _shared_prefix(items: Sequence[Item]) -> int:
-    """How many tokens all rows begin with, before the first slot of any."""
-    rows = [item.labelled.token_ids for item in items]
-    lowest, highest = min(rows), max(rows)  # what these two share, all rows between them share too
-    common = next((i for i, (a, b) in enumerate(zip(lowest, highest, strict=False)) if a != b), len(lowest))
-    return min(common, min(item.labelled.slots[0] for item in items))
+    return Batch(rows, slots, [item.vectors for item in items], labels)

@@ -103,7 +103,7 @@ def lens_report(
 
 def _answer_losses(lm: LanguageModel, contract: Contract, items: Sequence[Item], nothing: bool) -> list[float]:
     """The summed loss of each item's answer tokens, end tokens left out."""
-    batch = collate(lm, items, share_prefix=lm.pads_cleanly)
+    batch = collate(lm, items, share=True)
     losses = token_losses(lm, contract.injection, batch, inject_nothing=nothing)
     summed = []
     for item, row in zip(items, losses, strict=True):

@@ -111,7 +111,7 @@ def _step(
 ) -> tuple[float, list[float], int]:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    share = settings.share_prefix and not settings.gradient_checkpointing and lm.pads_cleanly
+    share = settings.share_prefix and not settings.gradient_checkpointing
     batch = collate(lm, items, share)
     with precision(lm, settings.autocast):
         losses = example_losses(lm, contract.injection, batch)
@@ -120,7 +120,7 @@ def _step(
     nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach()), losses.detach().tolist(), batch.tokens
+    return float(loss.detach()), losses.detach().tolist(), batch.rows.tokens
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
