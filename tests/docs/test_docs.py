@@ -145,7 +145,9 @@ def check_pip(words: Sequence[str]) -> None:
             assert word.startswith("-") or word in (".", "augury") or re.fullmatch(r"torch(==[\d.]+)?", word), word
 
 
-AUGURY_LINES = [(b, command[1:]) for b in BLOCKS if b.lang in SHELL for command in commands_of(b) if command[0] == "augury"]
+AUGURY_LINES = [
+    (b, command[1:]) for b in BLOCKS if b.lang in SHELL for command in commands_of(b) if command[0] == "augury"
+]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +320,8 @@ def test_site_builds_strictly(tmp_path: Path) -> None:
     pages = list((tmp_path / "site").rglob("*.html"))
     assert len(pages) >= len(PAGES) - 1
     outside = {
-        url for page in pages for url in re.findall(r'(?:src|rel="stylesheet" href)="(https?://[^"]+)"', page.read_text())
+        url
+        for page in pages
+        for url in re.findall(r'(?:src|rel="stylesheet" href)="(https?://[^"]+)"', page.read_text())
     }
     assert outside == set(), "pages load nothing from the network"

@@ -6,7 +6,7 @@ on those that really came after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -29,16 +29,29 @@ QUESTIONS = {
 }
 K = 5  # tokens to be named
 WINDOW = 4  # activations to be read
-CONDITIONS = ("real", "shuffled", "none")
+SURE = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Nats per answer token, the mean over texts, under each condition."""
+    """Nats per answer token, the mean over texts, under each condition.
+
+    Attributes:
+        error: The standard error of what the real activations save against the better control, over texts.
+    """
 
     real: float
     shuffled: float
     none: float
+    error: float = 0.0
+
+    @classmethod
+    def of(cls, by_text: Sequence[Tensor]) -> Losses:
+        """From the losses `[texts]` under the three conditions."""
+        real, shuffled, none = by_text
+        better = shuffled if shuffled.mean() < none.mean() else none
+        error = float((better - real).std() / len(real) ** 0.5)
+        return cls(float(real.mean()), float(shuffled.mean()), float(none.mean()), error)
 
     @property
     def reference(self) -> float:
@@ -46,11 +59,11 @@ class Losses:
 
     @property
     def reads(self) -> bool:
-        """Whether the real activations help more than another text's and more than none."""
-        return self.real < self.reference
+        """Whether the real activations help more than another text's and more than none, and not by luck."""
+        return self.reference - self.real > SURE * self.error
 
     def to_dict(self) -> dict[str, float]:
-        return {"real": self.real, "shuffled": self.shuffled, "none": self.none}
+        return {"real": self.real, "shuffled": self.shuffled, "none": self.none, "error": self.error}
 
 
 @dataclass(frozen=True)
@@ -120,9 +133,8 @@ def lens_losses(
     layers: Sequence[int],
     texts: Sequence[LensText],
     vectors: Sequence[Tensor],
-    none: tuple[float, float] | None = None,
-    done: Callable[[int], None] | None = None,
-) -> LensLosses:
+    none: Sequence[Tensor] | None = None,
+) -> tuple[LensLosses, list[Tensor]]:
     """The lens loss of one contract in both directions.
 
     Args:
@@ -132,24 +144,25 @@ def lens_losses(
         layers: The layers that are read.
         texts: At least two.
         vectors: `[layers, WINDOW, d_model]` of each text.
-        none: The (past, future) losses without activations, where they are known already.
-        done: Called with the number of prompts after each condition.
+        none: The losses without activations by text, past and future, where they are known already.
+
+    Returns:
+        The losses, and those without activations by text.
     """
     runner = Runner(lm, contract, (adapter,), contract.injection.coefficient)
     shifted = [*vectors[1:], vectors[0]]  # a fixed derangement
+    without = [_losses(runner, layers, d, texts, None) for d in QUESTIONS] if none is None else list(none)
     found = []
-    for place, direction in enumerate(QUESTIONS):
-        losses = [_mean_loss(runner, layers, direction, texts, given) for given in (vectors, shifted)]
-        losses.append(none[place] if none is not None else _mean_loss(runner, layers, direction, texts, None))
-        found.append(Losses(*losses))
-        if done is not None:
-            done(len(texts) * (2 if none is not None else 3))
-    return LensLosses(*found, texts=len(texts))
+    for direction, nothing in zip(QUESTIONS, without, strict=True):
+        real, shuffled = (_losses(runner, layers, direction, texts, given) for given in (vectors, shifted))
+        found.append(Losses.of((real, shuffled, nothing)))
+    return LensLosses(*found, texts=len(texts)), without
 
 
-def _mean_loss(
+def _losses(
     runner: Runner, layers: Sequence[int], direction: str, texts: Sequence[LensText], vectors: Sequence[Tensor] | None
-) -> float:
+) -> Tensor:
+    """Nats per answer token of each text, `[texts]`."""
     prompt = build_prompt(runner.lm, runner.contract, layers, WINDOW, QUESTIONS[direction].format(k=K))
     flat = [None] * len(texts) if vectors is None else [vector.flatten(0, 1) for vector in vectors]
     rows = [Row(prompt, vector) for vector in flat]
@@ -165,4 +178,4 @@ def _mean_loss(
             batch_size=runner.batch_size,
             around=around,
         )
-    return -float(torch.cat(found).mean())
+    return torch.stack([-tokens.mean() for tokens in found])

@@ -152,7 +152,7 @@ def _lens_checks(lm: LanguageModel, contract: Contract, tell: Told) -> list[Chec
         start = time.perf_counter()
         try:
             texts = lens_texts(lm, contract)
-            found = lens_losses(lm, contract, ADAPTER, layers, texts, text_vectors(lm, texts, layers))
+            found, _ = lens_losses(lm, contract, ADAPTER, layers, texts, text_vectors(lm, texts, layers))
         except AuguryError as error:
             checks.append(Check(f"lens{where}", False, f"{error.what} {error.why}", time.perf_counter() - start))
             continue
@@ -164,8 +164,9 @@ def _lens_checks(lm: LanguageModel, contract: Contract, tell: Told) -> list[Chec
 
 def _said(losses: Losses, texts: int) -> str:
     values = f"real {losses.real:.2f}, shuffled {losses.shuffled:.2f}, none {losses.none:.2f}"
-    verdict = "" if losses.reads else ": the real activations do not help, so this oracle does not read them"
-    return f"{values} nats per token on {texts} texts{verdict}"
+    saved = f"real saves {losses.reference - losses.real:.2f} ± {losses.error:.2f}"
+    verdict = "" if losses.reads else ", which may be luck: this oracle does not read activations"
+    return f"{values} nats per token on {texts} texts; {saved}{verdict}"
 
 
 def _try_candidates(lm: LanguageModel, stated: Contract | None, tensors: Check, why: str, tell: Told) -> OracleReport:
@@ -222,14 +223,13 @@ def _ranked(
     tell: Told,
 ) -> list[Candidate]:
     """The contracts by their loss with real activations, the least first: the oracle is likeliest under it."""
-    without: dict[tuple[str, tuple[int, ...]], tuple[float, float]] = {}
+    without: dict[tuple[str, tuple[int, ...]], list[Tensor]] = {}
     found = []
     for number, contract in enumerate(contracts):
         tell("candidates", number, len(contracts))
         layers = (contract.layers or ((),))[0]
         key = (contract.prompt.layout, layers)  # without activations the injection does not matter
         read = vectors[layers][: len(texts)]
-        losses = lens_losses(lm, contract, ADAPTER, layers, texts, read, without.get(key))
-        without[key] = (losses.past.none, losses.future.none)
+        losses, without[key] = lens_losses(lm, contract, ADAPTER, layers, texts, read, without.get(key))
         found.append(Candidate(contract, losses))
     return sorted(found, key=lambda candidate: candidate.losses.real)

@@ -1,0 +1,210 @@
+"""What is read, from the command line and from files; and the models that read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from augury.cli.common import say, working
+from augury.cli.options import SHIPPED, ContextOptions, ModelOptions, OracleOptions, StoredOptions
+from augury.errors import FormatError, InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from augury.activations import Activations
+    from augury.lm import LanguageModel
+    from augury.oracle import Oracle
+
+STDIN = "-"
+_RANGE = re.compile(r"(\d+)-(\d+)$")
+
+
+# --- contexts ------------------------------------------------------------------------------------------------------
+
+
+def read_context(context: ContextOptions) -> Any:
+    """The one context that the options name: text, messages or token ids.
+
+    Raises:
+        InputError: None, more than one, or `--end` for something without turns.
+        NotFoundError: A file that is not there.
+        FormatError: A file that does not hold what it should.
+    """
+    given = {"TEXT": context.text, "--chat": context.chat, "--tokens": context.tokens}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        why = f"{' and '.join(named)} were given" if named else "no context was given"
+        raise InputError("Exactly one context can be read.", why, "pass a TEXT, --chat FILE or --tokens FILE")
+    if context.end is not None and context.chat is None:
+        raise InputError("--end is for conversations.", f"{named[0]} has no turns", "pass the messages with --chat FILE")
+    if context.chat is not None:
+        return messages_of(_json(context.chat), context.chat)
+    if context.tokens is not None:
+        return _token_ids(context.tokens)
+    return _file_text(STDIN) if context.text == STDIN else context.text
+
+
+def messages_of(value: Any, where: str) -> list[Any]:
+    """Messages, alone or under the key `messages`."""
+    found = value.get("messages") if isinstance(value, dict) else value
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise FormatError(
+            f"{where} holds no conversation.", "it is no list of messages", 'write [{"role": "user", "content": "..."}]'
+        )
+    return found
+
+
+def _token_ids(path: str) -> list[int]:
+    text = _file_text(path)
+    parts = re.sub(r"[\[\],]", " ", text).split()
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise FormatError(f"{path} holds no token ids.", "it must be a list of whole numbers", "write [1, 2, 3] or 1 2 3")
+    return [int(part) for part in parts]
+
+
+def _json(path: str) -> Any:
+    try:
+        return json.loads(_file_text(path))
+    except ValueError as error:
+        raise FormatError(f"{path} is no JSON.", str(error), "mend the file") from error
+
+
+def _file_text(path: str) -> str:
+    """A text file, or stdin."""
+    try:
+        return sys.stdin.read() if path == STDIN else Path(path).expanduser().read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"There is no file {path}.", "nothing lies there", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is no text.", f"it is not UTF-8: {error.reason}", "save it as UTF-8") from error
+
+
+def parse_layers(layers: str | None) -> list[str] | None:
+    """`18`, `62%`, `21-25`, or several with commas, as `resolve_layers` takes them; None stays None."""
+    if layers is None:
+        return None
+    found: list[str] = []
+    for part in layers.split(","):
+        span = _RANGE.match(part.strip())
+        found += map(str, range(int(span[1]), int(span[2]) + 1)) if span else [part.strip()]
+    return found
+
+
+# --- models --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The oracle on its base, and the model that is read."""
+
+    oracle: Oracle
+    target: LanguageModel
+
+
+def load_target(models: ModelOptions, name: str | None = None) -> LanguageModel:
+    """The model that is read."""
+    from augury.lm import load_model
+
+    source = name or models.model
+    hidden = source == SHIPPED or Path(source).expanduser().is_dir()
+    if hidden:  # a bar for weights that are here already; the hub's are worth one
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    with working(f"loading {source}") if hidden else _announced(source):
+        return load_model(source, dtype=models.dtype, device_map=models.device, adapter=models.adapter)
+
+
+class _announced:
+    """One line before the hub's own bars, which a spinner would tear."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def __enter__(self) -> None:
+        if sys.stderr.isatty():
+            say(f"loading {self.source}")
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def load(models: ModelOptions, oracles: OracleOptions) -> Loaded:
+    """The oracle on its base, and the target: the base, the base with an adapter, or another model.
+
+    Raises:
+        InputError: No oracle was named for a model other than the bundled one.
+    """
+    if oracles.oracle is None and models.model != SHIPPED:
+        raise InputError(
+            f"No oracle was named for {models.model}.",
+            f"the oracle that ships belongs to {SHIPPED}",
+            "pass --oracle with a folder or hub id of an oracle trained for this model",
+        )
+    from augury.oracle import load_oracle
+
+    plain = ModelOptions(models.model, None, models.dtype, models.device)
+    base = load_target(models if oracles.target is None else plain)
+    target = base if oracles.target is None else load_target(models, oracles.target)
+    name = oracles.oracle or SHIPPED
+    with working(f"loading the oracle {name}"):
+        oracle = load_oracle(name, base, off_contract=oracles.off_contract)
+    for note in oracle.notes:
+        if not note.startswith("off contract"):  # said already, as a warning
+            say(f"note: {note}", style="dim")
+    return Loaded(oracle, target)
+
+
+# --- activations ---------------------------------------------------------------------------------------------------
+
+
+def check_stored(stored: StoredOptions, context: ContextOptions, models: ModelOptions, target: str | None) -> None:
+    """Refuse options that would do nothing beside stored activations."""
+    if stored.activations is None:
+        return
+    clashing = {
+        "TEXT": context.text,
+        "--chat": context.chat,
+        "--tokens": context.tokens,
+        "--end": context.end,
+        "--positions": context.positions,
+        "--adapter": models.adapter,
+        "--target": target,
+    }
+    named = [name for name, value in clashing.items() if value is not None]
+    if named:
+        why = "nothing is captured where --activations are given"
+        raise InputError(f"{named[0]} does nothing beside --activations.", why, "leave one of the two out")
+
+
+def load_stored(path: Path, layers: str | None) -> Activations:
+    """Activations from a file, or some of their layers."""
+    from augury.activations import load, resolve_layers
+
+    acts = load(path)
+    wanted = parse_layers(layers)
+    return acts if wanted is None else acts.at_layers(resolve_layers(max(acts.layers) + 1, wanted))
+
+
+def capture_one(loaded: Loaded, source: Any, end: Any, layers: Any, positions: Any) -> Activations:
+    """Activations of one context, at the contract's layers unless told."""
+    return capture_many(loaded, [transcript(loaded.target, source, end)], layers, positions)[0]
+
+
+def transcript(target: LanguageModel, source: Any, end: Any = None) -> Any:
+    """A context as the target reads it."""
+    from augury.lm import transcript_of
+
+    return transcript_of(target, source, end)
+
+
+def capture_many(loaded: Loaded, transcripts: Sequence[Any], layers: Any, positions: Any) -> list[Activations]:
+    """Activations of several contexts in batches."""
+    from augury.activations import capture
+    from augury.oracle.reading import default_layers
+
+    wanted = default_layers(loaded.oracle.contract) if layers is None else layers
+    return capture(loaded.target, list(transcripts), wanted, positions)

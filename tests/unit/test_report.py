@@ -1,0 +1,160 @@
+"""The measure itself: an oracle that is told the answer scores 1.0, a random one chance, and swapped evidence chance."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from augury.data import bank
+from augury.data.rollouts import Rollout
+from augury.lm.adapters import add_adapter, remove_adapter
+from augury.train import lens_report as lens
+from augury.train import question_report as questions
+from augury.train.batching import prepare
+from augury.train.reads import capture_reads
+from tests.tiny import tiny_contract, tiny_lm
+
+KINDS = {"topic": 160, "speaker": 100}
+
+
+@pytest.fixture(scope="module")
+def lm():
+    found = tiny_lm()
+    add_adapter(found, {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}, "oracle")
+    yield found
+    remove_adapter(found, "oracle")
+
+
+@pytest.fixture(scope="module")
+def rollouts(lm):
+    rng = random.Random(0)
+    topics = rng.sample(bank.topics_of("heldout"), 30)
+    found = []
+    for i, topic in enumerate(topics):
+        ids = tuple(rng.randrange(3, lm.vocab_size) for _ in range(60))
+        labels = {"topic": topic.name, "category": topic.category}
+        found.append(Rollout(i, "heldout", ids, (4, 10), (14, 60), labels))
+    return found
+
+
+@pytest.fixture(scope="module")
+def reads(lm, rollouts, tmp_path_factory):
+    return capture_reads(lm, rollouts, [2], tmp_path_factory.mktemp("reads"))
+
+
+@pytest.fixture(scope="module")
+def asked(lm, rollouts, reads):
+    contract = tiny_contract(lm)
+    examples = questions.yes_no_examples(rollouts, KINDS, 3, lm.tokenizer.decode)
+    items = [prepare(lm, contract, (2,), reads, example) for example in examples]
+    return contract, examples, items
+
+
+def key(row):
+    return row.prompt.token_ids, row.vectors.numpy().tobytes() if row.vectors is not None else b""
+
+
+def report(lm, rollouts, reads, contract, examples):
+    results = questions.yes_no_report(
+        lm, contract, "oracle", examples, rollouts, reads, controls=("shuffled", "none")
+    )
+    return {result.kind: result.auc for result in results}
+
+
+def test_an_oracle_that_is_told_the_answer_scores_one(lm, rollouts, reads, asked, monkeypatch):
+    contract, examples, items = asked
+    told = {key(row): example.yes for row, example in zip(questions._rows(items), examples, strict=True)}
+    rng = np.random.default_rng(1)
+
+    def cheat(runner, rows, token_ids):
+        half = len(token_ids) // 2
+        out = torch.full((len(rows), len(token_ids)), -3.0)
+        for i, row in enumerate(rows):
+            yes = told.get(key(row), bool(rng.random() < 0.5))  # swapped or absent evidence: nothing is known
+            out[i, :half] += 3.0 * yes + float(rng.normal()) * 0.01
+        return out
+
+    monkeypatch.setattr(questions, "next_logprobs", cheat)
+    auc = report(lm, rollouts, reads, contract, examples)
+    for kind in ("all", "topic", "speaker"):
+        assert auc[kind]["oracle"].estimate == 1.0
+    assert auc["all"]["shuffled"].low < 0.5 < auc["all"]["shuffled"].high
+    assert auc["all"]["none"].low < 0.5 < auc["all"]["none"].high
+
+
+def test_a_random_oracle_scores_chance(lm, rollouts, reads, asked, monkeypatch):
+    contract, examples, _ = asked
+    generator = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(
+        questions,
+        "next_logprobs",
+        lambda runner, rows, token_ids: torch.randn(len(rows), len(token_ids), generator=generator),
+    )
+    auc = report(lm, rollouts, reads, contract, examples)["all"]["oracle"]
+    assert auc.low < 0.5 < auc.high and auc.high - auc.low < 0.4
+
+
+def test_pairs_are_balanced_within_each_wording_and_read(asked):
+    _, examples, _ = asked
+    for first, second in zip(examples[::2], examples[1::2], strict=True):
+        assert (first.answer, second.answer) == ("Yes", "No")
+        assert (first.rollout, first.positions, first.wording) == (second.rollout, second.positions, second.wording)
+        assert first.question != second.question
+
+
+def test_held_out_questions_use_held_out_topics_and_wordings_only(asked):
+    _, examples, _ = asked
+    training = {text for kind in KINDS for text in bank.wordings(kind, "train")}
+    names = {topic.answer for topic in bank.topics_of("train")}
+    for example in examples:
+        kind, wording = example.wording.split(":", 1)
+        assert wording not in training and bank.split_of("wording", f"{kind}:{wording}") == "heldout"
+        if kind == "topic":
+            assert not any(example.question == wording.format(x=name) for name in names)
+
+
+def test_no_donor_is_of_the_same_rollout_or_topic(lm, rollouts, reads, asked):
+    _, examples, items = asked
+    for item, donor in zip(items, lens.shuffled_items(items, rollouts, reads, (2,)), strict=True):
+        assert donor.labelled is item.labelled and donor.vectors.shape == item.vectors.shape
+        assert not torch.equal(donor.vectors, item.vectors)
+
+
+def test_lens_losses_equal_a_plain_pass_and_the_targets_own_loss(lm, rollouts, reads):
+    contract = tiny_contract(lm)
+    examples = lens.lens_examples(lm, rollouts, "future_lens", 4, 20)
+    result = lens.lens_report(lm, contract, "oracle", examples, rollouts, reads, max_k=4)
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    own, tokens = 0.0, 0
+    for example in examples:
+        ids = torch.tensor([by_id[example.rollout].token_ids])
+        with torch.no_grad():
+            logprobs = lm.model(ids).logits[0].log_softmax(-1)
+        for position in range(example.positions[-1] + 1, example.positions[-1] + 1 + len(example.answer_ids)):
+            own -= float(logprobs[position - 1, ids[0, position]])
+            tokens += 1
+    assert result.target.estimate == pytest.approx(own / tokens, abs=1e-4)
+    assert result.real.low < result.real.estimate < result.real.high
+    want = (min(result.none.estimate, result.shuffled.estimate) - result.real.estimate)
+    assert result.gap.estimate == pytest.approx(want, abs=1e-9)
+
+
+def test_nothing_of_a_lens_answer_lies_in_the_window(lm, rollouts):
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    for task in ("past_lens", "future_lens"):
+        for example in lens.lens_examples(lm, rollouts, task, 8, 60):
+            ids, k = by_id[example.rollout].token_ids, len(example.answer_ids)
+            first, last = example.positions[0], example.positions[-1]
+            place = slice(first - k, first) if task == "past_lens" else slice(last + 1, last + 1 + k)
+            assert ids[place] == example.answer_ids and 1 <= k <= 8 and 1 <= len(example.positions) <= 8
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [("the moon", True), ("Moon.", True), ("moonlight", False), ("honeymoon", False), ("A trip to the moon!", True)],
+)
+def test_a_topic_is_named_by_whole_words_only(answer, names):
+    assert questions.names_topic(answer, bank.topic_named("moon")) is names
