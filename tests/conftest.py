@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Shapes written in the signatures of these modules are checked at every call of the tests.
+install_import_hook(["augury.oracle.inject", "augury.lm.logprobs"], "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import augury
-from augury import errors
 from tests.conftest import ROOT, require
 from tests.docs.blocks import PYTHON, SHELL, Block, anchors_of, blocks_of, commands_of, links_of, table_after
 
@@ -224,17 +224,23 @@ def test_markers_are_paired() -> None:
 
 
 def test_error_codes_are_the_codes() -> None:
-    from augury.oracle.plot import PlotError
-
-    known = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AuguryError)]
-    wanted = {
-        (kind.code, kind.__name__, standard_error(kind), str(kind.exit_code))
-        for kind in [*known, PlotError]
-        if kind is not errors.AuguryError
-    }
+    kinds = errors_of(ROOT / "src" / "augury")
+    wanted = [(kind.code, kind.__name__, standard_error(kind), str(kind.exit_code)) for kind in kinds]
     rows = table_after((DOCS / "errors.md").read_text(encoding="utf-8"), "<!-- codes -->")
-    assert {tuple(row[:4]) for row in rows} == wanted
-    assert len(rows) == len(wanted)
+    assert sorted(tuple(row[:4]) for row in rows) == sorted(wanted)
+
+
+def errors_of(source: Path) -> list[type[augury.AuguryError]]:
+    """The refusals that any module defines, found in its text."""
+    known, found = {"AuguryError"}, []
+    for path in [source / "errors.py", *sorted(set(source.rglob("*.py")) - {source / "errors.py"})]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            bases = {base.id for base in getattr(node, "bases", ()) if isinstance(base, ast.Name)}
+            if isinstance(node, ast.ClassDef) and bases & known:
+                known.add(node.name)
+                module = ".".join(path.relative_to(source.parent).with_suffix("").parts)
+                found.append(getattr(import_module(module), node.name))
+    return found
 
 
 def standard_error(kind: type[augury.AuguryError]) -> str:
@@ -251,6 +257,13 @@ def test_contract_fields_are_the_models(name: str) -> None:
     import augury.contract
 
     assert documented(name) == list(getattr(augury.contract, name).model_fields)
+
+
+def test_batch_fields_are_those_read() -> None:
+    from augury.cli import jsonl
+
+    assert set(documented("batch")) == jsonl._FIELDS
+    assert tuple(documented("batch")[:3]) == jsonl._CONTEXTS
 
 
 def test_rollout_fields_are_the_dataclass() -> None:

@@ -58,9 +58,7 @@ def key(row):
 
 
 def report(lm, rollouts, reads, contract, examples):
-    results = questions.yes_no_report(
-        lm, contract, "oracle", examples, rollouts, reads, controls=("shuffled", "none")
-    )
+    results = questions.yes_no_report(lm, contract, "oracle", examples, rollouts, reads, controls=("shuffled", "none"))
     return {result.kind: result.auc for result in results}
 
 
@@ -138,7 +136,7 @@ def test_lens_losses_equal_a_plain_pass_and_the_targets_own_loss(lm, rollouts, r
             tokens += 1
     assert result.target.estimate == pytest.approx(own / tokens, abs=1e-4)
     assert result.real.low < result.real.estimate < result.real.high
-    want = (min(result.none.estimate, result.shuffled.estimate) - result.real.estimate)
+    want = min(result.none.estimate, result.shuffled.estimate) - result.real.estimate
     assert result.gap.estimate == pytest.approx(want, abs=1e-9)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from augury.cli.common import say, stderr, stdout, write_json
+from augury.cli.options import AsJson
 from augury.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,9 +28,15 @@ def doctor(
     model: Annotated[str | None, typer.Argument(help="A model: alias, hub id or folder.")] = None,
     oracle: Annotated[str | None, typer.Option("--oracle", help="Check this oracle on the model too.")] = None,
     case: Annotated[Path | None, typer.Option("--case", help="Run a golden case's folder instead.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check a model, an oracle or a golden case; exit code 1 where a check fails."""
+    """Check a model, an oracle or a golden case; exit code 1 where a check fails.
+
+    \b
+    augury doctor smollm2
+    augury doctor smollm2 --oracle ./my-oracle
+    augury doctor --case tests/golden/qwen3
+    """
     if case is not None:
         _only_case(model, oracle)
         passed = _run_case(case)
@@ -62,7 +69,7 @@ def _run_case(case: Path) -> bool:
         "logits_max_abs": found.logits_max_abs,
         "greedy_equal": found.greedy_equal,
     }
-    typer.echo(json.dumps(figures))
+    write_json(figures)
     # A figure that is not a number is within no bound.
     held = {
         f"capture_max_abs is above {CAPTURE_BOUND:g}": figures["capture_max_abs"] <= CAPTURE_BOUND,
@@ -71,7 +78,7 @@ def _run_case(case: Path) -> bool:
     }
     for name, holds in held.items():
         if not holds:
-            typer.echo(f"{case}: {name}", err=True)
+            say(f"{case}: {name}")
     return all(held.values())
 
 
@@ -88,7 +95,7 @@ def _run_checks(name: str, oracle: str | None, as_json: bool) -> bool:
     if as_json:
         model = {"model": lm.name, "revision": lm.revision, "checks": [check.to_dict() for check in checks]}
         about = {"oracle": {"name": oracle, **report.to_dict()}} if report is not None else {}
-        typer.echo(json.dumps({"ok": passed, **model, **about}))
+        write_json({"ok": passed, **model, **about})
         return passed
     _print_checks(f"{lm.name}", checks)
     if report is not None:
@@ -105,12 +112,11 @@ def _check_oracle(lm: Any, oracle: str, tell: Callable[[str], None]) -> OracleRe
 @contextmanager
 def _working() -> Iterator[Callable[[str], None]]:
     """What is being done now, on stderr in a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
+    console = stderr()
+    if not console.is_terminal:
         yield lambda what: None
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status("starting") as status:
+    with console.status("starting") as status:
         yield status.update
 
 
@@ -126,7 +132,7 @@ def _print_checks(title: str, checks: Sequence[Check]) -> None:
     for check in checks:
         mark = Text("ok", style="green") if check.ok else Text("FAILS", style="bold red")
         table.add_row(check.name, mark, Text(check.detail), f"{check.seconds:.2f}")
-    _console().print(table)
+    stdout().print(table)
 
 
 def _print_oracle(name: str, report: OracleReport) -> None:
@@ -134,7 +140,7 @@ def _print_oracle(name: str, report: OracleReport) -> None:
     if report.candidates:
         _print_candidates(report.candidates)
     if report.offered is not None:
-        console = _console()
+        console = stdout()
         console.print("The best contract. Save it beside the adapter as oracle.json if you trust it:", style="bold")
         fields = report.offered.model_dump(mode="json", exclude_unset=True)
         # Never wrapped: it is to be copied.
@@ -153,9 +159,9 @@ def _print_candidates(candidates: Sequence[Candidate]) -> None:
         table.add_column(name, justify="right")
     for candidate in candidates[:SHOWN_CANDIDATES]:
         table.add_row(*_candidate_cells(candidate), style=None if candidate.losses.reads else "dim")
-    _console().print(table)
+    stdout().print(table)
     if len(candidates) > SHOWN_CANDIDATES:
-        _console().print(
+        stdout().print(
             f"and {len(candidates) - SHOWN_CANDIDATES} more with a higher loss (all with --json)", style="dim"
         )
 
@@ -172,9 +178,3 @@ def _candidate_cells(candidate: Candidate) -> list[str]:
         *(f"{mean:.2f}" for mean in means),
         "yes" if losses.reads else "no",
     ]
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False)

@@ -7,14 +7,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from augury.lm.batch import left_pad, length_groups
 from augury.lm.load import LanguageModel
 
 
-def label_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
-    """The log-probability of each label: `logits` `[n, vocab]`, `labels` `[n]` -> `[n]`, in float32."""
+def label_logprobs(logits: Float[Tensor, "n vocab"], labels: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The log-probability of each label, in float32."""
     logits = logits.float()
     return logits.gather(-1, labels[:, None])[:, 0] - logits.logsumexp(-1)
 

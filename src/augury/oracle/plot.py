@@ -93,7 +93,7 @@ def heat_map(scans: Sequence[Scan], path: str | Path) -> Path:
     """
     if not scans:
         raise InputError("There is nothing to draw.", "no scan was passed", "pass what `oracle.scan` gave")
-    _needs_matplotlib()
+    need_matplotlib()
     panels = [lay_out(scan.token_texts, scan.values) for scan in scans]
     figure = _draw(scans, panels)
     return _save(figure, Path(path))
@@ -157,7 +157,12 @@ def _columns(text: str) -> int:
     return max(1, wide)
 
 
-def _needs_matplotlib() -> None:
+def need_matplotlib() -> None:
+    """Refuse where no picture can be drawn.
+
+    Raises:
+        PlotError: matplotlib is missing.
+    """
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:

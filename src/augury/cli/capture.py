@@ -1,0 +1,53 @@
+"""`augury capture`: activations into a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augury.cli.common import progress_bar, say, stdout, write_json
+from augury.cli.options import AsJson, ContextOptions, ModelOptions, grouped
+from augury.cli.sources import load_target, parse_layers, read_context, transcript
+
+DEFAULT_LAYERS = "62%"
+DEFAULT_POSITIONS = "last 8"
+
+
+@grouped
+def capture(
+    context: ContextOptions,
+    models: ModelOptions,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="A safetensors file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Capture activations into a file that ask, score and scan read.
+
+    Layers are 62% of depth unless told.
+
+    \b
+    augury capture "The philosopher who drank hemlock taught" -o acts.safetensors
+    augury ask --activations acts.safetensors -q "Who is this about?"
+    """
+    source = read_context(context)
+    model = load_target(models)
+
+    from augury.activations import capture as capture_activations
+    from augury.activations import resolve, resolve_layers, save, saved_bytes
+
+    layers = resolve_layers(model.n_layers, parse_layers(context.layers) or DEFAULT_LAYERS)
+    read = transcript(model, source, context.end)
+    rows = resolve(model, read, context.positions or DEFAULT_POSITIONS)
+    estimate = saved_bytes(model, read, layers, rows)
+    say(f"{len(layers)} layers x {len(rows)} positions x {model.d_model}: about {estimate:,} bytes")
+    with progress_bar("capturing") as tell:
+        acts = capture_activations(model, read, layers, list(rows), progress=tell)
+    path = save(acts, out)
+    written = path.stat().st_size
+    if as_json:
+        shape = list(acts.vectors.shape)
+        found = {"layers": list(layers), "positions": list(rows), "shape": shape, "dtype": acts.provenance.dtype}
+        write_json({"file": str(path), "bytes": written, "estimated_bytes": estimate, "model": model.name, **found})
+    else:
+        stdout().print(f"{path}: {acts!r}, {written:,} bytes", markup=False, soft_wrap=True)

@@ -1,0 +1,91 @@
+"""`augury scan`: one yes/no question at every token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from augury.cli.common import Tell, say
+from augury.cli.options import (
+    AsJson,
+    BatchOptions,
+    ContextOptions,
+    Donors,
+    ModelOptions,
+    OracleOptions,
+    Questions,
+    StoredOptions,
+    grouped,
+)
+from augury.cli.reading import Pair, Request, Verb, carry_out
+from augury.errors import InputError
+
+if TYPE_CHECKING:
+    from augury.oracle import Oracle
+
+
+@grouped
+def scan(
+    context: ContextOptions,
+    stored: StoredOptions,
+    models: ModelOptions,
+    oracles: OracleOptions,
+    batch: BatchOptions,
+    question: Questions = None,
+    window: Annotated[int, typer.Option(min=1, help="Positions a score reads: this one and those left of it.")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw a heat map (pip install 'augury[plot]').")
+    ] = None,
+    donors: Donors = 32,
+    as_json: AsJson = False,
+) -> None:
+    """Score a yes/no question at every token, as a heat map. Several questions are shown together.
+
+    \b
+    augury scan "Knead the dough, let it rise and bake it." -q "Is this about cooking?"
+    augury scan --chat chat.json -q "Is this about cooking?" -q "Is this about football?" --plot map.png
+    """
+    options: dict[str, Any] = {"window": window, "coefficient": oracles.coefficient, "donors": donors}
+    verb = Verb(
+        "scan",
+        "all",
+        options,
+        lambda oracle, pairs, tell: _scan_all(oracle, pairs, {**options, "batch_size": batch.batch_size}, tell),
+        chunk=1,
+    )
+    if plot is not None:
+        _check_plot(plot, batch)
+        verb = replace(verb, shown=lambda scans: _draw(scans, plot))
+    carry_out(verb, Request(context, stored, models, oracles, batch, tuple(question or ())), as_json)
+
+
+def _check_plot(plot: Path, batch: BatchOptions) -> None:
+    """Find out before the work whether a picture can be drawn."""
+    if batch.jsonl is not None:
+        why = "with --jsonl the scans go to a file"
+        raise InputError("--plot does nothing beside --jsonl.", why, "scan one context to draw it")
+    if plot.suffix.lower() != ".png":
+        raise InputError(f"{plot} is no PNG.", "a heat map is written as PNG", "name a file that ends in .png")
+    from augury.oracle.plot import need_matplotlib
+
+    need_matplotlib()
+
+
+def _draw(scans: Sequence[Any], plot: Path) -> None:
+    from augury.oracle.plot import heat_map
+
+    say(f"heat map: {heat_map(scans, plot)}")
+
+
+def _scan_all(oracle: Oracle, pairs: Sequence[Pair], options: dict[str, Any], tell: Tell) -> list[Any]:
+    total = sum(len(acts) for acts, _ in pairs)
+    scans, before = [], 0
+    for acts, question in pairs:
+        # Bound now: each scan counts on from those before it.
+        scans.append(oracle.scan(acts, question, **options, progress=lambda d, _, b=before: tell(b + d, total)))
+        before += len(acts)
+    return scans
