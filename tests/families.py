@@ -196,7 +196,18 @@ LORA: dict[str, Any] = {
     "lora_dropout": 0.0,
     "bias": "none",
 }
-_WIRED = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "in_proj_qkv", "in_proj_qkvz", "down_proj", "up_proj", "gate_proj")
+_WIRED = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "out_proj",
+    "in_proj_qkv",
+    "in_proj_qkvz",
+    "down_proj",
+    "up_proj",
+    "gate_proj",
+)
 _OLD = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h", "c_attn", "c_proj", "c_fc")
 
 

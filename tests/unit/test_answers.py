@@ -53,7 +53,7 @@ def test_normalising_never_fails_and_ignores_case_and_outer_space(text: str) -> 
     assert normalise_answer(f"  {text}\n") == normalise_answer(text)
 
 
-@given(st.integers(-10**9, 10**9))
+@given(st.integers(-(10**9), 10**9))
 def test_numbers_are_compared_by_value(value: int) -> None:
     spelled = (f"{value:,}", str(value), f"{value}.00")
     assert {normalise_answer(text) for text in spelled} == {str(value)}

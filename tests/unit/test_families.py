@@ -89,7 +89,9 @@ def plain_blocks(lm: LanguageModel, sequence: list[int]) -> list[Tensor]:
     """Every block's output `[seq, d]` for one unpadded sequence, through hooks of our own."""
     seen: list[Tensor] = []
     handles = [
-        block.register_forward_hook(lambda _m, _a, out: seen.append((out[0] if isinstance(out, tuple) else out)[0].clone()))
+        block.register_forward_hook(
+            lambda _m, _a, out: seen.append((out[0] if isinstance(out, tuple) else out)[0].clone())
+        )
         for block in lm.blocks
     ]
     plain_logits(lm, sequence)
@@ -101,9 +103,14 @@ def plain_blocks(lm: LanguageModel, sequence: list[int]) -> list[Tensor]:
 @contextmanager
 def leaves_no_hooks(lm: LanguageModel) -> Iterator[None]:
     """transformers keeps hooks of its own on a model, so the hooks after are compared with the hooks before."""
-    before = [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in lm.model.modules()]
+    before = _hooks(lm)
     yield
-    assert [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in lm.model.modules()] == before
+    after = _hooks(lm)
+    assert not {name: hooks for name, hooks in after.items() if hooks != before[name]}
+
+
+def _hooks(lm: LanguageModel) -> dict[str, list[int]]:
+    return {name: [*m._forward_hooks, *m._forward_pre_hooks] for name, m in lm.model.named_modules()}
 
 
 def close(a: Tensor, b: Tensor, bound: float = 1e-4) -> bool:
@@ -295,7 +302,9 @@ def test_only_slot_rows_change(lm: LanguageModel, injection: Injection) -> None:
         with torch.no_grad():
             if not inside:
                 handle = _grab(site, injection, seen, grab)
-                lm.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids)
+                lm.model(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids
+                )
             else:
                 with injecting(lm, injection, slots, given):
                     handle = _grab(site, injection, seen, grab)
@@ -317,7 +326,9 @@ def test_only_slot_rows_change(lm: LanguageModel, injection: Injection) -> None:
 def _grab(site: nn.Module, injection: Injection, seen: list[Tensor], grab: Any) -> Any:
     if injection.site == "embedding":
         return site.register_forward_pre_hook(grab[0], with_kwargs=True)
-    return site.register_forward_hook(lambda _m, _a, out: seen.append((out[0] if isinstance(out, tuple) else out).clone()))
+    return site.register_forward_hook(
+        lambda _m, _a, out: seen.append((out[0] if isinstance(out, tuple) else out).clone())
+    )
 
 
 def test_the_injected_value_by_hand() -> None:
@@ -380,7 +391,9 @@ def test_target_activations_never_see_an_oracle(adapted: LanguageModel) -> None:
             plain_logits(lm, PROMPT)
     assert torch.equal(capture(lm, PROMPT, layers=range(N_LAYERS), positions="all").vectors, clean)
     with adapters_on(lm.model, ["oracle"]):
-        assert not close(plain_logits(lm, PROMPT), _off(lm), 1e-2), "the adapter does nothing: the test would prove nothing"
+        assert not close(plain_logits(lm, PROMPT), _off(lm), 1e-2), (
+            "the adapter does nothing: the test would prove nothing"
+        )
 
 
 def capture_with(name: str, lm: LanguageModel) -> Tensor:
@@ -422,11 +435,11 @@ def test_adapters_on_restores_everything() -> None:
             with adapters_on(lm.model, []):
                 assert active_adapters(lm.model) == ()
         assert active_adapters(lm.model) == ("oracle",)
-    assert state_of(lm) == before
+    assert bool(state_of(lm) == before)
     with pytest.raises(RuntimeError, match="inside a hook"), adapters_on(lm.model, ["second"]):
         with on_output(lm.blocks[0], _fail):
             plain_logits(lm, PROMPT)
-    assert state_of(lm) == before
+    assert bool(state_of(lm) == before)
 
 
 def test_a_target_adapter_stays_on_and_an_oracle_off(tmp_path: Any) -> None:

@@ -519,9 +519,7 @@ def test_saving_replaces_an_oracle_and_nothing_else(oracle: Oracle, tmp_path: Pa
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
 
 
-def test_a_failed_save_leaves_the_old_oracle(
-    oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_the_old_oracle(oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = oracle.save_pretrained(tmp_path / "o")
     before = (where / "oracle.json").read_bytes()
 
@@ -690,9 +688,7 @@ def test_oracles_that_do_not_exist(lm: LanguageModel, source: str) -> None:
         load_oracle(source, lm)
 
 
-def test_a_shipped_oracle_that_is_missing(
-    lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shipped_oracle_that_is_missing(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(hub.SHIPPED, "smollm2", tmp_path)
     with pytest.raises(NotFoundError, match="not in this installation"):
         load_oracle("smollm2", lm)

@@ -89,7 +89,8 @@ def plain_loss(lm, contract, item) -> torch.Tensor:
         handle.remove()
     start = labelled.answer_start
     labels = torch.tensor(labelled.token_ids[start:])
-    return torch.nn.functional.cross_entropy(logits[start - 1 : -1], labels)
+    total = torch.nn.functional.cross_entropy(logits[start - 1 : -1], labels, reduction="sum")
+    return total / (len(labels) - 2)  # the template closes a turn with two tokens
 
 
 @pytest.mark.parametrize("share", [True, False])

@@ -53,7 +53,8 @@ def resolve(lm: LanguageModel, transcript: Transcript, selector: Any) -> tuple[i
         lm: For decoding, where the selector is a text.
         transcript: What is read.
         selector: `"all"`, `"last"`, `"last 8"`, `"first 3"`, `"2:10"`, `"text(hemlock)"`, `"role(assistant)"`, an
-            index, a slice, a list of indices, or what `text()` and `role()` return. Negative indices count from the end.
+            index, a slice, a list of indices, or what `text()` and `role()` return. Negative indices count from the
+            end.
 
     Raises:
         InputError: Not a selector, or one that matches nothing; the message says what there is.
@@ -120,7 +121,7 @@ def _of_text(lm: LanguageModel, transcript: Transcript, value: str) -> list[int]
     starts, decoded = [], ""
     for stop in range(1, len(transcript) + 1):  # decoding prefixes keeps characters that span several tokens together
         starts.append(len(decoded))
-        decoded = lm.tokenizer.decode(transcript.token_ids[:stop])
+        decoded = str(lm.tokenizer.decode(list(transcript.token_ids[:stop])))
     begin = decoded.rfind(value)
     if begin < 0:
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -138,6 +139,28 @@ class Activations:
 
     def to(self, dtype: torch.dtype) -> Activations:
         return replace(self, vectors=self.vectors.to(dtype))
+
+    def save(self, path: str | Path) -> Path:
+        """Write to a safetensors file (see `augury.activations.store.save`)."""
+        from augury.activations.store import save
+
+        return save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Activations:
+        """Read one context's activations from a file.
+
+        Raises:
+            InputError: The file holds a list of them; `augury.activations.load` reads it.
+        """
+        from augury.activations.store import load
+
+        found = load(path)
+        if not isinstance(found, Activations):
+            raise InputError(
+                f"{path} holds {len(found)} contexts.", "this reads one", "use augury.activations.load for a list"
+            )
+        return found
 
     def __repr__(self) -> str:
         name = self.provenance.model.name if self.provenance.model else self.provenance.kind

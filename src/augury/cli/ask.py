@@ -29,11 +29,11 @@ def ask(
     oracles: OracleOptions,
     batch: BatchOptions,
     question: Questions = None,
-    samples: Annotated[int, typer.Option(min=0, help="Sampled answers and their agreement; 0: one greedy answer.")] = 0,
+    samples: Annotated[int, typer.Option(min=0, metavar="N", help="Sampled answers and their agreement.")] = 0,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Of the samples.  [default: 1.0]", show_default=False)
+        float | None, typer.Option(min=0, metavar="T", help="Of the samples. Default: 1.", show_default=False)
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="At most this many tokens an answer.")] = 24,
+    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="At most this many tokens an answer.")] = 24,
     controls: Annotated[
         bool, typer.Option("--controls", help="Also without, with other activations and from text.")
     ] = False,
@@ -44,9 +44,9 @@ def ask(
     """Ask a question about what a model represents.
 
     \b
-    augury ask "The philosopher who drank hemlock taught" -q "Who is this about?"
-    augury ask --chat chat.json --positions "role(assistant)" -q "What is planned?" --controls
-    augury ask --jsonl contexts.jsonl -o answers.jsonl -q "What is this about?"
+    augury ask "The philosopher who drank hemlock" -q "Who is this?"
+    augury ask --chat chat.json --positions "role(user)" -q "Who speaks?"
+    augury ask --jsonl contexts.jsonl -o answers.jsonl -q "Who speaks?"
     """
     if temperature is not None and not samples:
         raise InputError("--temperature does nothing here.", "a greedy answer is not sampled", "pass --samples 10 too")

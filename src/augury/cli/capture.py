@@ -33,21 +33,27 @@ def capture(
     source = read_context(context)
     model = load_target(models)
 
+    import torch
+
+    from augury.activations import Activations, Provenance, resolve, resolve_layers
     from augury.activations import capture as capture_activations
-    from augury.activations import resolve, resolve_layers, save, saved_bytes
+    from augury.activations.store import save, saved_bytes
 
     layers = resolve_layers(model.n_layers, parse_layers(context.layers) or DEFAULT_LAYERS)
     read = transcript(model, source, context.end)
     rows = resolve(model, read, context.positions or DEFAULT_POSITIONS)
-    estimate = saved_bytes(model, read, layers, rows)
+    shape = (len(layers), len(rows), model.d_model)
+    planned = Activations(
+        torch.empty(shape, dtype=model.dtype, device="meta"), layers, rows, read, Provenance.of(model)
+    )
+    estimate = saved_bytes(planned)
     say(f"{len(layers)} layers x {len(rows)} positions x {model.d_model}: about {estimate:,} bytes")
     with progress_bar("capturing") as tell:
         acts = capture_activations(model, read, layers, list(rows), progress=tell)
     path = save(acts, out)
     written = path.stat().st_size
     if as_json:
-        shape = list(acts.vectors.shape)
-        found = {"layers": list(layers), "positions": list(rows), "shape": shape, "dtype": acts.provenance.dtype}
+        found = {"layers": list(layers), "positions": list(rows), "shape": list(shape), "dtype": acts.provenance.dtype}
         write_json({"file": str(path), "bytes": written, "estimated_bytes": estimate, "model": model.name, **found})
     else:
         stdout().print(f"{path}: {acts!r}, {written:,} bytes", markup=False, soft_wrap=True)

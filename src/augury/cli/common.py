@@ -56,7 +56,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                _close_stdout()
+                close_stdout()
                 raise typer.Exit(1) from None
             if isinstance(error, (typer.Exit, typer.Abort, USAGE_ERROR)):
                 raise
@@ -79,9 +79,13 @@ def as_refusal(error: Exception) -> AuguryError:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ModelError("There is not enough memory.", reason, "take a smaller model, batch size or dtype")
     if isinstance(error, OSError):
-        return StorageError("A file could not be read or written.", f"{error}", "check the path, its rights and the room")
+        return StorageError(
+            "A file could not be read or written.", f"{error}", "check the path, its rights and the room"
+        )
     instead = "run it with AUGURY_DEBUG=1 to see where, and report it with that output"
-    return UnexpectedError(f"{type(error).__name__}: {reason}", "augury did not foresee this: it is a mistake in it", instead)
+    return UnexpectedError(
+        f"{type(error).__name__}: {reason}", "augury did not foresee this: it is a mistake in it", instead
+    )
 
 
 def fail(error: AuguryError, as_json: bool) -> int:
@@ -108,7 +112,7 @@ def _plain_warnings() -> Iterator[None]:
         yield
 
 
-def _close_stdout() -> None:
+def close_stdout() -> None:
     """Nobody reads any more: what Python still flushes at its end goes nowhere."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

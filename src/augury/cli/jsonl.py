@@ -253,9 +253,7 @@ def _write(stream: TextIO, task: Task, result: Any) -> None:
 # --- asking --------------------------------------------------------------------------------------------------------
 
 
-def _ask_missing(
-    verb: Verb, request: Request, tasks: Sequence[Task], kept: set[str], out: Path, bad: Bad
-) -> int:
+def _ask_missing(verb: Verb, request: Request, tasks: Sequence[Task], kept: set[str], out: Path, bad: Bad) -> int:
     """Ask what is not in `out` yet; returns how many results were added."""
     loaded = load(request.models, request.oracles)
     written = 0
@@ -309,7 +307,9 @@ def _ask_chunk(
     try:
         return list(zip(asked, verb.run(loaded.oracle, pairs, tell), strict=True))
     except AuguryError:
-        good = [(task, pair) for task, pair in zip(asked, pairs, strict=True) if _answers(verb, loaded, task, pair, bad)]
+        good = [
+            (task, pair) for task, pair in zip(asked, pairs, strict=True) if _answers(verb, loaded, task, pair, bad)
+        ]
     results = verb.run(loaded.oracle, [pair for _, pair in good], tell) if good else []
     return [(task, result) for (task, _), result in zip(good, results, strict=True)]
 

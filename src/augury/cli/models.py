@@ -29,7 +29,9 @@ def list_models(as_json: AsJson = False) -> None:
     table = Table("alias", "model", "revision", "on disk", "oracle")
     for model in found:
         size = f"{model['bytes'] / 1e6:.0f} MB in {model['folder']}" if model["present"] else "no: augury models add"
-        table.add_row(model["alias"], model["model"], model["revision"], size, "ships" if model["oracle"] else "missing")
+        table.add_row(
+            model["alias"], model["model"], model["revision"], size, "ships" if model["oracle"] else "missing"
+        )
     stdout().print(table)
 
 
@@ -82,8 +84,7 @@ def _show_path(alias: str, folder: Path, as_json: bool) -> None:
 
 
 def _described(alias: str) -> dict[str, Any]:
-    # Neither of these loads torch: they are files and constants.
-    from augury.lm_files import NAME, REVISION, smollm2_folder
+    from augury.lm.bundled import NAME, REVISION, smollm2_folder
 
     folder = smollm2_folder()
     present = (folder / "config.json").is_file()
@@ -96,3 +97,13 @@ def _described(alias: str) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in folder.iterdir()) if present else None,
         "oracle": _ships_oracle(alias),
     }
+
+
+def _ships_oracle(alias: str) -> bool:
+    from augury.oracle.hub import find_oracle
+
+    try:
+        find_oracle(alias)
+    except NotFoundError:
+        return False
+    return True

@@ -19,7 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout,
 Questions = Annotated[
     list[str] | None, typer.Option("--question", "-q", help="The question; may be given several times.")
 ]
-Donors = Annotated[int, typer.Option(help="How many neutral contexts the result is compared with; 0: none.")]
+Donors = Annotated[int, typer.Option(min=0, metavar="N", help="Neutral contexts to compare with.")]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ContextOptions:
     positions: Annotated[
         str | None,
         typer.Option(
-            help="all, 'last 8', 'first 3', 2:10, 4,7, 'text(tea)', 'role(user)'. [last 8; for scan: all]",
+            help="all, 'last 8', 2:10, 'text(tea)', 'role(user)'. Default: last 8; scan: all.",
             rich_help_panel=_READ,
         ),
     ] = None
@@ -111,7 +111,10 @@ class BatchOptions:
             "--out", "-o", metavar="OUT", help="Results of --jsonl; it goes on where OUT stops.", rich_help_panel=_BATCH
         ),
     ] = None
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in a forward pass.", rich_help_panel=_BATCH)] = 16
+    batch_size: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Prompts in a forward pass.", rich_help_panel=_BATCH),
+    ] = 16
 
 
 def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,9 +126,7 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
         if parameter.name in groups:
             parameters += _parameters(groups[parameter.name])
         else:
-            parameters.append(
-                parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-            )
+            parameters.append(parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY))
 
     @wraps(function)
     def verb(**options: Any) -> Any:

@@ -26,7 +26,8 @@ class Verb:
         positions: What is read where nothing is said.
         settings: Everything that decides a result besides the context and the question.
         run: Asks the oracle about pairs of activations and questions.
-        chunk: How many questions of a file are asked together. It decides who is whose donor, so it is part of the result.
+        chunk: How many questions of a file are asked together. It decides who is whose donor, so it is part of the
+            result.
         shown: Called with the results about one context before they are printed.
     """
 
@@ -85,7 +86,9 @@ def _check(request: Request) -> None:
 def _check_batch(request: Request) -> None:
     context = request.context
     given = {"TEXT": context.text, "--chat": context.chat, "--tokens": context.tokens}
-    named = [name for name, value in {**given, "--activations": request.stored.activations}.items() if value is not None]
+    named = [
+        name for name, value in {**given, "--activations": request.stored.activations}.items() if value is not None
+    ]
     if named:
         why = "with --jsonl every line brings its own context"
         raise InputError(f"{named[0]} does nothing beside --jsonl.", why, "leave one of the two out")

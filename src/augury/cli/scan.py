@@ -36,7 +36,9 @@ def scan(
     oracles: OracleOptions,
     batch: BatchOptions,
     question: Questions = None,
-    window: Annotated[int, typer.Option(min=1, help="Positions a score reads: this one and those left of it.")] = 1,
+    window: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Positions in each score: it and those to its left.")
+    ] = 1,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw a heat map (pip install 'augury[plot]').")
     ] = None,
@@ -46,8 +48,8 @@ def scan(
     """Score a yes/no question at every token, as a heat map. Several questions are shown together.
 
     \b
-    augury scan "Knead the dough, let it rise and bake it." -q "Is this about cooking?"
-    augury scan --chat chat.json -q "Is this about cooking?" -q "Is this about football?" --plot map.png
+    augury scan "Knead the dough and let it rise." -q "Is this about cooking?"
+    augury scan --chat chat.json -q "Is this about cooking?" --plot map.png
     """
     options: dict[str, Any] = {"window": window, "coefficient": oracles.coefficient, "donors": donors}
     verb = Verb(

@@ -39,7 +39,7 @@ def score(
 
     \b
     augury score "Knead the dough and let it rise." -q "Is this about cooking?"
-    augury score "Il pleut." -q "Which language is this?" --choices "French,German,English"
+    augury score "Il pleut." -q "Which language?" --choices "French,German"
     """
     options: dict[str, Any] = {
         "choices": tuple(choice.strip() for choice in choices.split(",")),

@@ -41,7 +41,9 @@ def read_context(context: ContextOptions) -> Any:
         why = f"{' and '.join(named)} were given" if named else "no context was given"
         raise InputError("Exactly one context can be read.", why, "pass a TEXT, --chat FILE or --tokens FILE")
     if context.end is not None and context.chat is None:
-        raise InputError("--end is for conversations.", f"{named[0]} has no turns", "pass the messages with --chat FILE")
+        raise InputError(
+            "--end is for conversations.", f"{named[0]} has no turns", "pass the messages with --chat FILE"
+        )
     if context.chat is not None:
         return messages_of(_json(context.chat), context.chat)
     if context.tokens is not None:
@@ -63,7 +65,9 @@ def _token_ids(path: str) -> list[int]:
     text = _file_text(path)
     parts = re.sub(r"[\[\],]", " ", text).split()
     if not parts or not all(part.isdecimal() for part in parts):
-        raise FormatError(f"{path} holds no token ids.", "it must be a list of whole numbers", "write [1, 2, 3] or 1 2 3")
+        raise FormatError(
+            f"{path} holds no token ids.", "it must be a list of whole numbers", "write [1, 2, 3] or 1 2 3"
+        )
     return [int(part) for part in parts]
 
 
@@ -182,9 +186,13 @@ def check_stored(stored: StoredOptions, context: ContextOptions, models: ModelOp
 
 def load_stored(path: Path, layers: str | None) -> Activations:
     """Activations from a file, or some of their layers."""
-    from augury.activations import load, resolve_layers
+    from augury.activations import resolve_layers
+    from augury.activations.store import load
 
     acts = load(path)
+    if isinstance(acts, list):
+        why = f"it holds the activations of {len(acts)} contexts"
+        raise InputError(f"{path} is not one context.", why, "save each context in a file of its own")
     wanted = parse_layers(layers)
     return acts if wanted is None else acts.at_layers(resolve_layers(max(acts.layers) + 1, wanted))
 

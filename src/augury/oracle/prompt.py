@@ -29,11 +29,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A prompt with its answer: `token_ids[answer_start:]` are the labels, end tokens included."""
+    """A prompt with its answer: `token_ids[answer_start:]` are the labels, the last `tail` of them end tokens."""
 
     token_ids: tuple[int, ...]
     slots: tuple[int, ...]
     answer_start: int
+    tail: int
 
     @property
     def labels(self) -> list[int]:
@@ -88,9 +89,9 @@ def label_answer(
     Raises:
         ContractError: The prompt is not a prefix of the whole conversation.
     """
+    tail = _tail(lm, contract, prefix + question)
     if not isinstance(answer, str):
-        tail = _tail(lm, contract, prefix + question)
-        return Labelled((*prompt.token_ids, *answer, *tail), prompt.slots, len(prompt.token_ids))
+        return Labelled((*prompt.token_ids, *answer, *tail), prompt.slots, len(prompt.token_ids), len(tail))
     ids = _render(lm, contract, prefix + question, answer).token_ids
     if ids[: len(prompt.token_ids)] != prompt.token_ids:
         raise ContractError(
@@ -98,7 +99,7 @@ def label_answer(
             "this chat template rewrites earlier turns, so labels would be wrong",
             "choose a template that appends turns",
         )
-    return Labelled(ids, prompt.slots, len(prompt.token_ids))
+    return Labelled(ids, prompt.slots, len(prompt.token_ids), len(tail))
 
 
 def build_labelled(

@@ -78,12 +78,14 @@ class Batch:
         slots: Columns of each row's slots.
         vectors: `[slots, d_model]` for each row.
         labels: `[batch, keep]`, the last columns' labels, -100 where there is no loss.
+        answer_tokens: `[batch]`, labels of each row without the end tokens that close its turn.
     """
 
     rows: SharedBatch
     slots: list[list[int]]
     vectors: list[Tensor]
     labels: Tensor
+    answer_tokens: Tensor
 
 
 def collate(lm: LanguageModel, items: Sequence[Item], share: bool) -> Batch:
@@ -94,4 +96,5 @@ def collate(lm: LanguageModel, items: Sequence[Item], share: bool) -> Batch:
     answers = [row[item.labelled.answer_start :] for row, item in zip(ids, items, strict=True)]
     keep = max(map(len, answers))
     labels = torch.tensor([[-100] * (keep - len(a)) + list(a) for a in answers], device=lm.device)
-    return Batch(rows, slots, [item.vectors for item in items], labels)
+    content = torch.tensor([max(1, len(a) - item.labelled.tail) for a, item in zip(answers, items, strict=True)])
+    return Batch(rows, slots, [item.vectors for item in items], labels, content.to(lm.device))

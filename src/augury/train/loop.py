@@ -90,11 +90,11 @@ def train_adapter(
             seconds = time.perf_counter() - started
             report = StepReport(step + 1, steps, len(items), tokens, seconds, rate, loss, _by_task(items, losses))
             write(report)
-            if on_step is not None:
-                on_step(report)
             ending = stop()
             if ending or (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
                 save_checkpoint(checkpoints, step + 1, parameters, optimizer)
+            if on_step is not None:  # after the checkpoint: a fault in a caller's code costs no step
+                on_step(report)
             if ending:
                 break
     return step + 1 if steps > first else first

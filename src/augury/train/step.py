@@ -16,8 +16,12 @@ from augury.train.batching import Batch
 
 
 def example_losses(lm: LanguageModel, injection: Injection, batch: Batch) -> Tensor:
-    """Mean loss over each example's answer tokens, `[batch]`, in nats."""
-    return token_losses(lm, injection, batch).sum(1) / (batch.labels != -100).sum(1)
+    """Each example's loss, `[batch]`: the sum over its labels by the number of its answer tokens, in nats.
+
+    The end tokens count in the sum but not in the number, so that the one token of a Yes or No weighs as much as a
+    token of a long answer.
+    """
+    return token_losses(lm, injection, batch).sum(1) / batch.answer_tokens
 
 
 def token_losses(lm: LanguageModel, injection: Injection, batch: Batch, *, inject_nothing: bool = False) -> Tensor:

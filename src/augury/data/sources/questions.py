@@ -132,13 +132,11 @@ def _values(read: Read, kind: str, split: Split, rng: random.Random, decode: Dec
 def _topic_values(labels: dict[str, str], split: Split, rng: random.Random) -> tuple[str, str]:
     """The topic and another of the same split: mostly of another area, at times a near one."""
     topic = topic_of(labels)
-    near = rng.random() < HARD_NEGATIVES
-    others = [
-        other
-        for other in bank.topics_of(split)
-        if other != topic
-        and ((other.category == topic.category) if near else other.category in _far_categories(topic.category))
-    ]
+    far = _far_categories(topic.category)
+    others = [other for other in bank.topics_of(split) if other.category in far]
+    near = [other for other in bank.topics_of(split) if other.category == topic.category and other != topic]
+    if near and rng.random() < HARD_NEGATIVES:
+        others = near
     return topic.answer, rng.choice(others).answer
 
 

@@ -1,0 +1,193 @@
+"""Selectors, storage and subtraction of activations."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import augury
+from augury.activations import Activations, capture, load, noise_floor, resolve, resolve_layers, save
+from augury.activations.capture import capture_bytes
+from augury.errors import FormatError, InputError, NotFoundError, StorageError
+from augury.lm import Transcript
+from augury.lm.batch import columns_of, left_pad, length_groups
+from tests.tiny import tiny_lm
+
+CHAT = [
+    {"role": "user", "content": "What is the text about?"},
+    {"role": "assistant", "content": "The philosopher drank tea."},
+]
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny_lm()
+
+
+def ids_of(n: int) -> Transcript:
+    return Transcript(tuple(range(3, 3 + n)))
+
+
+@given(n=st.integers(1, 40), parts=st.tuples(*[st.none() | st.integers(-45, 45)] * 2), step=st.integers(1, 3))
+def test_slices_mean_what_they_mean_in_python(n, parts, step):
+    lm, transcript = None, ids_of(n)
+    wanted = tuple(range(n))[slice(*parts, step)]
+    written = ":".join(["" if part is None else str(part) for part in parts] + [str(step)])
+    for selector in (slice(*parts, step), written):
+        if wanted:
+            assert resolve(lm, transcript, selector) == wanted  # type: ignore[arg-type]
+        else:
+            with pytest.raises(InputError, match="matches no token"):
+                resolve(lm, transcript, selector)  # type: ignore[arg-type]
+
+
+@given(n=st.integers(1, 40), k=st.integers(1, 50))
+def test_first_and_last(n, k):
+    transcript = ids_of(n)
+    assert resolve(None, transcript, f"last {k}") == tuple(range(n))[-k:]  # type: ignore[arg-type]
+    assert resolve(None, transcript, f"first {k}") == tuple(range(n))[:k]  # type: ignore[arg-type]
+
+
+@given(n=st.integers(1, 20), indices=st.lists(st.integers(-25, 25), min_size=1, max_size=6))
+def test_indices_are_checked_and_counted_from_the_end(n, indices):
+    transcript = ids_of(n)
+    if all(-n <= i < n for i in indices):
+        wanted = tuple(dict.fromkeys(i % n for i in indices))
+        assert resolve(None, transcript, indices) == wanted  # type: ignore[arg-type]
+    else:
+        with pytest.raises(InputError, match="not all in the context"):
+            resolve(None, transcript, indices)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("selector", ["lats 8", "role()", 1.5, True, None, "8 last"])
+def test_no_selector_is_refused(selector):
+    with pytest.raises(InputError):
+        resolve(None, ids_of(5), selector)  # type: ignore[arg-type]
+
+
+def test_roles_and_texts_select_their_own_tokens(lm):
+    transcript = capture(lm, CHAT, 1, "all").transcript
+    for selector, text in (
+        (augury.role("assistant"), "The philosopher drank tea."),
+        ("role(user)", "What is the text about?"),
+        ("text(philosopher)", "philosopher"),
+        (augury.text("tea"), "tea"),
+    ):
+        found = resolve(lm, transcript, selector)
+        decoded = lm.tokenizer.decode([transcript.token_ids[i] for i in found])
+        assert text in decoded and len(decoded) <= len(text) + 8
+    with pytest.raises(InputError, match="user, assistant"):
+        resolve(lm, transcript, "role(system)")
+
+
+def test_layers_by_index_and_percent():
+    assert resolve_layers(30, "62%") == (18,) and resolve_layers(36, [21, "62%"]) == (21, 22)
+    assert resolve_layers(36, "25%,50%,75%") == (9, 18, 27)
+    for wrong in (30, -1, "100%", "x", [], "1.5"):
+        with pytest.raises(InputError):
+            resolve_layers(30, wrong)
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), data=st.data())
+def test_left_padding_keeps_every_token_at_its_column(lengths, data):
+    rows = [data.draw(st.lists(st.integers(1, 99), min_size=n, max_size=n)) for n in lengths]
+    batch = left_pad(rows, 0)
+    for i, row in enumerate(rows):
+        columns = columns_of(batch.offsets[i], range(len(row)))
+        assert batch.input_ids[i, columns].tolist() == row
+        assert batch.position_ids[i, columns].tolist() == list(range(len(row)))
+        assert batch.attention_mask[i].sum() == len(row) and columns[-1] == batch.width - 1
+
+
+@given(lengths=st.lists(st.integers(1, 9), max_size=20), size=st.integers(1, 5), equal=st.booleans())
+def test_groups_hold_every_item_once(lengths, size, equal):
+    groups = length_groups(lengths, size, equal)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    assert all(len(group) <= size for group in groups)
+    assert not equal or all(len({lengths[i] for i in group}) == 1 for group in groups)
+
+
+def test_a_file_gives_back_the_same_bytes(lm, tmp_path):
+    for dtype in (torch.float32, torch.bfloat16):
+        acts = capture(lm, CHAT, [1, 2], "last 3").to(dtype)
+        again = Activations.load(acts.save(tmp_path / "a.safetensors"))
+        assert torch.equal(again.vectors, acts.vectors) and again.vectors.dtype == dtype
+        assert again.transcript == acts.transcript and again.provenance == acts.provenance
+        assert (again.layers, again.positions) == (acts.layers, acts.positions)
+    several = capture(lm, ["The text", "Who is speaking here?"], 1, "last 2")
+    assert [item.positions for item in load(save(several, tmp_path / "b.safetensors"))] == [
+        item.positions for item in several
+    ]
+
+
+def test_what_a_capture_costs_is_what_is_written(lm, tmp_path):
+    acts = capture(lm, [3 + i % 300 for i in range(400)], [0, 1, 2, 3], "all")
+    size = save(acts, tmp_path / "a.safetensors").stat().st_size
+    assert size == pytest.approx(capture_bytes(lm, 4, 400), rel=0.1)
+
+
+def test_pickles_and_torn_files_are_refused(lm, tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(pickle.dumps({"vectors": [1.0]}))
+    with pytest.raises(FormatError, match="holds no activations"):
+        load(path)
+    whole = save(capture(lm, "The text", 1, "all"), tmp_path / "a.safetensors").read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(FormatError):
+        load(path)
+    with pytest.raises(NotFoundError):
+        load(tmp_path / "absent.safetensors")
+
+
+def test_a_full_disk_leaves_the_old_file(lm, tmp_path, monkeypatch):
+    path = save(capture(lm, "The text", 1, "all"), tmp_path / "a.safetensors")
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("augury.activations.store.save_file", full)
+    with pytest.raises(StorageError, match="No space left"):
+        save(capture(lm, "Who?", 1, "all"), path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_slicing_keeps_vectors_and_positions_together(lm):
+    acts = capture(lm, CHAT, [1, 3], "all")
+    part = acts[2:5]
+    assert part.positions == acts.positions[2:5] and torch.equal(part.vectors, acts.vectors[:, 2:5])
+    assert torch.equal(acts[-1].vectors, acts.vectors[:, -1:]) and acts[[3, 1]].positions == (3, 1)
+    assert torch.equal(acts.at_layers(3).vectors[0], acts.vectors[1])
+    assert torch.equal(part.flat, torch.cat([part.vectors[0], part.vectors[1]]))
+    with pytest.raises(InputError, match="not captured"):
+        acts.at_layers(2)
+    with pytest.raises(InputError, match="empty"):
+        acts[5:5]
+
+
+def test_a_difference_is_taken_token_by_token(lm):
+    other = tiny_lm(seed=1)
+    base = capture(lm, CHAT, 2, "last 4")
+    tuned = capture(other, base.transcript, 2, "last 4")
+    found = augury.diff(tuned, base)
+    assert torch.allclose(found.vectors, tuned.vectors - base.vectors) and found.provenance.kind == "difference"
+    want = (tuned.vectors - base.vectors).norm(dim=-1) / base.vectors.norm(dim=-1)
+    assert torch.allclose(found.relative_norms, want)
+    with pytest.raises(InputError, match="same token ids"):
+        augury.diff(capture(lm, "The text is", 2, "last 1"), capture(lm, "Who is it", 2, "last 1"))
+    with pytest.raises(InputError, match="layers"):
+        augury.diff(capture(lm, CHAT, 1, "last 4"), base)
+
+
+def test_a_model_minus_itself_is_below_the_noise_floor(lm):
+    base = capture(lm, CHAT, 2, "last 4")
+    floor = noise_floor(lm, CHAT, [2], base.positions)
+    again = capture(lm, [CHAT, "The text"], 2, "last 4")[0]
+    assert float(augury.diff(again, base).relative_norms.max()) <= max(floor, 1e-6) < 1e-3
+    tuned = capture(tiny_lm(seed=1), base.transcript, 2, "last 4")
+    assert float(augury.diff(tuned, base).relative_norms.min()) > 100 * max(floor, 1e-6)
