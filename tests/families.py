@@ -1,7 +1,7 @@
 """Tiny random models of many families, made from configurations: no download, no tokenizer.
 
-They are built to be nasty where finding blocks by structure could go wrong: the multimodal wrapper's vision tower has as
-many layers as its text decoder, and the mixture of experts has as many experts as blocks.
+They are built to be nasty where finding blocks by structure could go wrong: the multimodal wrapper's vision tower has
+as many layers as its text decoder, and the mixture of experts has as many experts as blocks.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _gpt2() -> Any:
 
     config = GPT2Config(
         vocab_size=VOCAB, n_embd=WIDTH, n_layer=N_LAYERS, n_head=4, n_positions=128, initializer_range=0.15,
-        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
     return GPT2LMHeadModel(config)
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":
+
+def _main() -> None:
     from augury.cli import main
 
     main()
+
+
+if __name__ == "__main__":
+    _main()

@@ -259,6 +259,23 @@ def test_contract_fields_are_the_models(name: str) -> None:
     assert documented(name) == list(getattr(augury.contract, name).model_fields)
 
 
+def test_activations_fields_are_those_written(tmp_path: Path) -> None:
+    import json
+
+    import torch
+    from safetensors import safe_open
+
+    acts = augury.Activations.from_tensor(torch.ones(2, 4), layers=3)
+    with safe_open(acts.save(tmp_path / "acts.safetensors"), framework="pt") as file:
+        index = json.loads(file.metadata()["augury"])
+    assert (index["format"], index["version"], set(index)) == (
+        "augury-activations",
+        1,
+        {"format", "version", "single", "items"},
+    )
+    assert set(documented("activations index")) == set(index["items"][0])
+
+
 def test_batch_fields_are_those_read() -> None:
     from augury.cli import jsonl
 

@@ -1,7 +1,7 @@
 """Reading, decoding, injecting and adapting, on tiny random models of every family.
 
-Each result is compared with a path of its own: the model's `output_hidden_states`, a plain hook, an uncached loop, a plain
-forward pass of one unpadded sequence.
+Each result is compared with a path of its own: the model's `output_hidden_states`, a plain hook, an uncached loop, a
+plain forward pass of one unpadded sequence.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from augury.activations import capture, capture_vectors
 from augury.contract import Injection
 from augury.errors import InputError, ModelError
-from augury.lm import LanguageModel, Sampling, load_model
+from augury.lm import LanguageModel, Sampling, Transcript, generate_batch, load_model
 from augury.lm.adapters import (
     active_adapters,
     adapter_parameters,
     adapters_on,
-    load_adapter,
     remove_adapter,
     save_adapter,
     tuner_layers,
@@ -35,6 +34,7 @@ from augury.lm.generate import decode
 from augury.lm.hooks import on_output
 from augury.lm.load import weights_fingerprint
 from augury.lm.logprobs import continuation_logprobs
+from augury.lm.shared import forward_shared, share_prefix
 from augury.oracle.inject import inject, injecting
 from tests.families import FAMILIES, LEAKY, N_LAYERS, WIDTH, add_random_adapter, build, ids
 
@@ -289,6 +289,43 @@ def test_samples_share_one_prefill(decoding: LanguageModel) -> None:
     assert again == found
 
 
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lengths=st.lists(st.integers(1, 9), min_size=2, max_size=4), common=st.integers(1, 6))
+def test_a_shared_prefix_changes_nothing(lm: LanguageModel, lengths: list[int], common: int) -> None:
+    """Rows behind one prefix equal rows run whole: also where a window or a state would not bear padding inside."""
+    rows = [ids(common, seed=70) + ids(n, seed=i) for i, n in enumerate(lengths)]
+    batch = share_prefix(lm, rows, common) if lm.pads_cleanly else None
+    if batch is None:
+        assert not share_prefix(lm, rows, common).prefix
+        return
+    with torch.no_grad():
+        found = forward_shared(lm, batch, 1).logits[:, -1]
+    for row, logits in zip(rows, found, strict=True):
+        assert close(logits, plain_logits(lm, row)[-1])
+
+
+def test_prefixes_are_shared_where_that_is_sound() -> None:
+    rows = [ids(6, seed=70) + ids(n, seed=n) for n in (3, 5)]
+    shared = {family: len(share_prefix(model(family), rows, 6).prefix) for family in ALL}
+    assert shared["llama"] == shared["qwen3"] == shared["gpt2"] == shared["gpt_neox"] == 6
+    assert not any(
+        shared[family] for family in ("mistral", "gemma2", "gemma3_text", "gemma3_wrapper", *LINEAR, "leaky")
+    )
+    assert len(share_prefix(model("mistral"), [row[:2] for row in rows], 6).prefix) == 1  # fits the window of 6
+    short = [ids(2, seed=70) + ids(n, seed=n) for n in (1, 3)]
+    assert share_prefix(model("mistral"), short, 6).prefix and not share_prefix(model("mistral"), short, 6, 2).prefix
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_generated_batch_equals_an_uncached_loop(decoding: LanguageModel, together: bool) -> None:
+    lm = decoding
+    starts = [ids(6, seed=70) + ids(n, seed=n) if together else ids(n, seed=n) for n in (3, 7, 1)]
+    transcripts = [Transcript(tuple(start), model=lm.name) for start in starts]
+    found = generate_batch(lm, transcripts, Sampling(max_new_tokens=6))
+    for start, transcript in zip(starts, found, strict=True):
+        assert list(transcript.token_ids) == start + naive_greedy(lm, start, 6)[0]
+
+
 @pytest.mark.parametrize("injection", [ADD, Injection(block=0, operation="replace"), Injection(site="embedding", operation="replace", scale="fixed", coefficient=4.0)])  # fmt: skip  # noqa: E501
 def test_only_slot_rows_change(lm: LanguageModel, injection: Injection) -> None:
     batch = left_pad([PROMPT, PROMPT[:8]], lm.pad_id)
@@ -357,22 +394,17 @@ def test_vectors_that_cannot_be_injected_are_refused(bad: Tensor) -> None:
 
 def test_an_injection_that_never_runs_is_refused() -> None:
     lm = model("llama")
-    with leaves_no_hooks(lm), pytest.raises(InputError, match="Nothing was injected"):
-        with injecting(lm, ADD, [SLOTS], [vectors(3)]):
-            pass
-    with leaves_no_hooks(lm), pytest.raises(InputError, match="block 9"):
-        with injecting(lm, Injection(block=9), [SLOTS], [vectors(3)]):
+    for injection, said in ((ADD, "Nothing was injected"), (Injection(block=9), "block 9")):
+        fill = injecting(lm, injection, [SLOTS], [vectors(3)])
+        with leaves_no_hooks(lm), pytest.raises(InputError, match=said), fill:
             pass
 
 
 def test_hooks_are_gone_after_an_exception(lm: LanguageModel) -> None:
-    def fail(_hidden: Tensor) -> None:
-        raise RuntimeError("inside a hook")
-
     with leaves_no_hooks(lm):
-        with pytest.raises(RuntimeError, match="inside a hook"), injecting(lm, ADD, [SLOTS], [vectors(3)]):
-            with on_output(lm.blocks[2], fail):
-                plain_logits(lm, PROMPT)
+        fill, failing = injecting(lm, ADD, [SLOTS], [vectors(3)]), on_output(lm.blocks[2], _fail)
+        with pytest.raises(RuntimeError, match="inside a hook"), fill, failing:
+            plain_logits(lm, PROMPT)
         capture(lm, PROMPT, layers=[1])
 
 
@@ -386,9 +418,9 @@ def test_target_activations_never_see_an_oracle(adapted: LanguageModel) -> None:
     clean = capture(lm, PROMPT, layers=range(N_LAYERS), positions="all").vectors
     add_random_adapter(lm)
     assert torch.equal(before, clean)
-    with pytest.raises(RuntimeError, match="inside a hook"), adapters_on(lm.model, ["oracle"]):
-        with on_output(lm.blocks[1], _fail):
-            plain_logits(lm, PROMPT)
+    on, failing = adapters_on(lm.model, ["oracle"]), on_output(lm.blocks[1], _fail)
+    with pytest.raises(RuntimeError, match="inside a hook"), on, failing:
+        plain_logits(lm, PROMPT)
     assert torch.equal(capture(lm, PROMPT, layers=range(N_LAYERS), positions="all").vectors, clean)
     with adapters_on(lm.model, ["oracle"]):
         assert not close(plain_logits(lm, PROMPT), _off(lm), 1e-2), (
@@ -436,9 +468,9 @@ def test_adapters_on_restores_everything() -> None:
                 assert active_adapters(lm.model) == ()
         assert active_adapters(lm.model) == ("oracle",)
     assert bool(state_of(lm) == before)
-    with pytest.raises(RuntimeError, match="inside a hook"), adapters_on(lm.model, ["second"]):
-        with on_output(lm.blocks[0], _fail):
-            plain_logits(lm, PROMPT)
+    on, failing = adapters_on(lm.model, ["second"]), on_output(lm.blocks[0], _fail)
+    with pytest.raises(RuntimeError, match="inside a hook"), on, failing:
+        plain_logits(lm, PROMPT)
     assert bool(state_of(lm) == before)
 
 

@@ -1,4 +1,4 @@
-"""The measure itself: an oracle that is told the answer scores 1.0, a random one chance, and swapped evidence chance."""
+"""The measure itself: an oracle that is told the answer scores 1.0; a random one, or swapped evidence, chance."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_held_out_questions_use_held_out_topics_and_wordings_only(asked):
 
 
 def test_no_donor_is_of_the_same_rollout_or_topic(lm, rollouts, reads, asked):
-    _, examples, items = asked
+    _, _, items = asked
     for item, donor in zip(items, lens.shuffled_items(items, rollouts, reads, (2,)), strict=True):
         assert donor.labelled is item.labelled and donor.vectors.shape == item.vectors.shape
         assert not torch.equal(donor.vectors, item.vectors)

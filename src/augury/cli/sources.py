@@ -62,13 +62,15 @@ def messages_of(value: Any, where: str) -> list[Any]:
 
 
 def _token_ids(path: str) -> list[int]:
-    text = _file_text(path)
-    parts = re.sub(r"[\[\],]", " ", text).split()
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise FormatError(
-            f"{path} holds no token ids.", "it must be a list of whole numbers", "write [1, 2, 3] or 1 2 3"
-        )
-    return [int(part) for part in parts]
+    text = _file_text(path).strip()
+    try:
+        found = json.loads(text if text.startswith("[") else f"[{','.join(text.replace(',', ' ').split())}]")
+    except ValueError:
+        found = []
+    if not found or not all(isinstance(token, int) and not isinstance(token, bool) for token in found):
+        why = "it must be a list of whole numbers"
+        raise FormatError(f"{path} holds no token ids.", why, "write [1, 2, 3] or 1 2 3")
+    return found
 
 
 def _json(path: str) -> Any:

@@ -218,11 +218,25 @@ def _renamings(plain: dict[str, Tensor], segment: str | None) -> Iterator[dict[s
 
 def adapter_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     """The adapter's parameters, under the names that a PEFT file gives them."""
+    places = {
+        f"{path}.{attribute}.{name}": f"{path}.{attribute}"
+        for path, layer in tuner_layers(model)
+        for attribute in layer.adapter_layer_names
+        if name in getattr(layer, attribute, ())
+    }
     found = {}
     for key, parameter in model.named_parameters():
-        if re.search(rf"\.{re.escape(name)}(\.|$)", key):
-            found[re.sub(rf"\.{re.escape(name)}(?=\.|$)", "", key, count=1)] = parameter
+        place = next((head for head in _heads(key) if head in places), None)
+        if place is not None:
+            found[places[place] + key.removeprefix(place)] = parameter
     return found
+
+
+def _heads(key: str) -> Iterator[str]:
+    """`a.b.c`, `a.b`, `a`."""
+    while key:
+        yield key
+        key = key.rpartition(".")[0]
 
 
 def _adapter_names(layer: Any) -> set[str]:
@@ -231,7 +245,7 @@ def _adapter_names(layer: Any) -> set[str]:
 
 def remove_adapter(lm: LanguageModel, name: str) -> None:
     """Take an adapter off; a module that holds no other becomes the plain module it was."""
-    for path, layer in tuner_layers(lm.model):
+    for path, layer in reversed(tuner_layers(lm.model)):  # fused experts nest their wrappers: the inner one first
         if name not in _adapter_names(layer):
             continue
         active = [n for n in _names(layer) if n != name]
@@ -284,4 +298,5 @@ def save_adapter(lm: LanguageModel, name: str, config: dict[str, Any], folder: P
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from augury.contract import ModelIdentity
-from augury.errors import AuguryError, FormatError, InputError, ModelError, NetworkError, NotFoundError
+from augury.errors import FormatError, InputError, NotFoundError
 from augury.lm import bundled
 from augury.lm.blocks import Decoder, find_decoder, text_config
+from augury.lm.hub import ask_hub, loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ALIASES = {"smollm2": bundled.NAME}
-HUB_TIMEOUT_S = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,19 +222,40 @@ def _from_pretrained(
 ) -> tuple[Any, Any]:
     from transformers import AutoConfig
 
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(HUB_TIMEOUT_S))
-    with _hub_errors(source):
-        config = AutoConfig.from_pretrained(source, revision=revision)
+    chosen = _dtype(dtype)
+    unreachable = None if Path(source).is_dir() else ask_hub(source, revision).unreachable
+    # A model's own code is never run; saying so keeps transformers from asking in the terminal.
+    where: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    if unreachable:
+        log.warning("the hub does not answer (%s); looking in the cache for %s", unreachable, source)
+        where["local_files_only"] = True
+    with loading(source, unreachable):
+        config = AutoConfig.from_pretrained(source, **where)
         gpu = torch.cuda.is_available() and (device_map is None or device_map != "cpu")
-        chosen = _dtype(dtype) or (torch.bfloat16 if gpu else torch.float32)
+        chosen = chosen or (torch.bfloat16 if gpu else torch.float32)
         options: dict[str, Any] = {"device_map": device_map if device_map is not None else ("cuda" if gpu else None)}
         if attn:
             options["attn_implementation"] = attn
-        model = _auto_class(config).from_pretrained(
-            source, revision=revision, dtype=chosen, use_safetensors=True, **options
+        model, report = _auto_class(config).from_pretrained(
+            source, dtype=chosen, use_safetensors=True, output_loading_info=True, **where, **options
         )
-        tokenizer = _tokenizer(source, revision)
+        _check_filled(model, source, set(report["missing_keys"]))
+        tokenizer = _tokenizer(source, where)
     return model.eval(), tokenizer
+
+
+def _check_filled(model: nn.Module, source: str, missing: set[str]) -> None:
+    """Refuse weights that the files lack: transformers draws them at random and only warns."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)  # a tied weight is filled under any of its names
+    empty = [shared[0] for shared in names.values() if missing.issuperset(shared)]
+    if empty:
+        raise FormatError(
+            f"{source} lacks weights of its model.",
+            f"{len(empty)} of {len(names)} parameters are in no file, such as {empty[0]}, and would be random",
+            "fetch or save the model again, whole",
+        )
 
 
 def _auto_class(config: Any) -> Any:
@@ -244,68 +264,23 @@ def _auto_class(config: Any) -> Any:
     return AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModelForImageTextToText
 
 
-def _tokenizer(source: str, revision: str | None) -> Any:
+def _tokenizer(source: str, where: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("*.model")):
         return None  # the golden folders: read by token ids only
-    return AutoTokenizer.from_pretrained(source, revision=revision)
+    return AutoTokenizer.from_pretrained(source, **where)
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is None or isinstance(dtype, torch.dtype):
         return dtype
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
-        raise InputError(f"'{dtype}' is no dtype.", "torch does not know it", "use float32, bfloat16 or float16")
+    found = getattr(torch, str(dtype).removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        why = "torch has no floating-point type of this name"
+        raise InputError(f"'{dtype}' is no dtype.", why, "use float32, bfloat16 or float16")
     return found
-
-
-class _hub_errors:
-    """Turn what transformers and the hub raise into refusals that say what to do."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if (
-            error is None
-            or isinstance(error, AuguryError)
-            or not isinstance(error, (OSError, ValueError, RuntimeError))
-        ):
-            return
-        raise self.translate(error) from error
-
-    def translate(self, error: BaseException) -> AuguryError:
-        chain, text = error, f"{type(error).__name__}: {error}"
-        while chain := (chain.__cause__ or chain.__context__):  # type: ignore[assignment]
-            text += f" | {type(chain).__name__}: {chain}"
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        if ("safetensors" in text and "pytorch_model" in text) or "no file named model.safetensors" in text:
-            return FormatError(
-                f"{self.source} has no safetensors weights.",
-                "pickled weights can run code when they are read, so they never are",
-                "convert it: `model.save_pretrained(folder)` writes safetensors",
-            )
-        if any(word in text for word in ("RepositoryNotFound", "is not a valid model identifier", "404", "401")):
-            return NotFoundError(
-                f"There is no model '{self.source}'.",
-                "it is no folder here, and the hub does not know it or wants an account",
-                "check the spelling, log in with `hf auth login`, or use the bundled `smollm2`",
-            )
-        if any(word in text for word in ("Connect", "offline", "Timeout", "resolve", "couldn't connect", "Proxy")):
-            return NetworkError(
-                f"The model hub could not be reached for '{self.source}'.",
-                f"{reason} (tried again several times)",
-                "check the network and run it again, name a local folder, or use the bundled `smollm2`",
-            )
-        return ModelError(
-            f"'{self.source}' could not be loaded.", reason, "see the reason; try a folder or another model"
-        )
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -140,5 +140,3 @@ def donor_answer(
     texts = oracle.remember(key, lambda: [text[0] for text in _texts(together, rows, greedy)])
     answer = answer_of(oracle, item, runner, texts, replace(greedy, samples=len(texts)))
     return replace(answer, settings=greedy, same_as_real=same_share(answer, real))
-
-

@@ -1,10 +1,10 @@
 """The same question with the evidence removed or swapped.
 
-    none          slots present, nothing injected
-    shuffled      a donor's activations: of another problem in the batch, or of the package's neutral contexts
-    text-window   the plain base sees the read tokens as text
-    text-all      the plain base sees everything up to the last read token, and nothing right of it
-    untrained     same prompt, same injection, oracle adapter off
+none          slots present, nothing injected
+shuffled      a donor's activations: of another problem in the batch, or of the package's neutral contexts
+text-window   the plain base sees the read tokens as text
+text-all      the plain base sees everything up to the last read token, and nothing right of it
+untrained     same prompt, same injection, oracle adapter off
 """
 
 from __future__ import annotations

@@ -154,7 +154,10 @@ def _equal_tokens(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]
 
 
 def _distance(found: Tensor, wanted: Tensor) -> float:
-    return float((found.float().cpu() - wanted.float()).abs().max())
+    """The largest difference; infinite where the shapes differ or a value is not a number, which `max` would hide."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    return float((found.float().cpu() - wanted.float()).abs().nan_to_num(nan=float("inf")).max())
 
 
 def _floats(greedy: dict[str, bool]) -> dict[str, float]:

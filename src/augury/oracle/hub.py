@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from augury.errors import AuguryError, InputError, NetworkError, NotFoundError, StorageError
+from augury.lm.hub import UNREACHABLE, ask_hub, first_line, kinds
 
 log = logging.getLogger(__name__)
 
@@ -76,53 +76,32 @@ def fetch(repository: str, revision: str | None = None) -> Path:
 
 
 def _snapshot(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(TIMEOUT_S))
     options: dict[str, Any] = {"allow_patterns": list(FILES), "etag_timeout": TIMEOUT_S}
+    answer = ask_hub(repository, revision)
+    if answer.unreachable is None:
+        return Path(snapshot_download(repository, revision=answer.commit or revision, **options))
+    log.warning("the hub does not answer (%s); looking in the cache for %s", answer.unreachable, repository)
     try:
-        # Asked first with a time limit of its own: the client's other calls try again for minutes.
-        found = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S).sha
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True, **options))
     except Exception as error:
-        if not _unreachable(error):
-            raise
-        log.warning("the hub cannot be reached; looking in the cache for %s", repository)
-        try:
-            return Path(snapshot_download(repository, revision=revision, local_files_only=True, **options))
-        except Exception:
-            raise error from None
-    return Path(snapshot_download(repository, revision=found or revision, **options))
+        raise NetworkError(
+            f"The hub could not be reached for {repository}.",
+            f"{answer.unreachable}; the cache on this machine does not have it",
+            "check the network and run it again, name a folder, or take the shipped oracle smollm2",
+        ) from error
 
 
 def _translated(repository: str, error: Exception) -> AuguryError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    kinds = _kinds(error)
-    refused = "HfHubHTTPError" in kinds and any(status in reason for status in ("401", "403", "404"))
-    if refused or kinds & {"RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError", "HFValidationError"}:
+    reason, found = first_line(error), kinds(error)
+    refused = "HfHubHTTPError" in found and any(status in reason for status in ("401", "403", "404"))
+    if refused or found & {"RepositoryNotFoundError", "RevisionNotFoundError", "GatedRepoError", "HFValidationError"}:
         instead = "check the spelling, log in with `hf auth login`, or name a folder"
         return NotFoundError(f"There is no oracle {repository} on the hub.", reason, instead)
-    if _unreachable(error) or "HfHubHTTPError" in kinds:
-        return NetworkError(
-            f"The hub could not be reached for {repository}.",
-            f"{reason} (tried for up to {TIMEOUT_S} s; its cache on this machine does not have it)",
-            "check the network and run it again, name a folder, or take the shipped oracle smollm2",
-        )
+    if "HfHubHTTPError" in found or found & UNREACHABLE:
+        instead = "check the network and run it again; what has come already is kept"
+        return NetworkError(f"{repository} could not be fetched.", reason, instead)
     if isinstance(error, OSError):
         return StorageError(f"{repository} could not be stored.", reason, "free space, or set HF_HOME elsewhere")
     return NetworkError(f"{repository} could not be fetched.", reason, "run it again, or name a folder")
-
-
-def _kinds(error: BaseException) -> set[str]:
-    """The names of the error's classes and of those that caused it."""
-    found: set[str] = set()
-    cause: BaseException | None = error
-    while cause is not None:
-        found |= {kind.__name__ for kind in type(cause).__mro__}
-        cause = cause.__cause__ or cause.__context__
-    return found
-
-
-def _unreachable(error: BaseException) -> bool:
-    # By name: which HTTP library the client uses changes between its releases.
-    names = {"TransportError", "ConnectionError", "ConnectError", "TimeoutException", "OfflineModeIsEnabled"}
-    return bool(_kinds(error) & names)

@@ -87,9 +87,7 @@ def score_of(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, log_p
     )
 
 
-def among_donors(
-    oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, score: Score, donors: int
-) -> Score:
+def among_donors(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, score: Score, donors: int) -> Score:
     """The score with its place among the donors' margins."""
     found = donor_logprobs(oracle, item, runner, spelled, donors)
     if isinstance(found, Unavailable):
@@ -114,9 +112,7 @@ def median_donor(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, d
     return replace(score, donor_margins=tuple(margins))
 
 
-def donor_logprobs(
-    oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, donors: int
-) -> Tensor | Unavailable:
+def donor_logprobs(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, donors: int) -> Tensor | Unavailable:
     """The log-probabilities of the choices about each donor: `[donors, choices]`, remembered per question."""
     rows = oracle.donor_rows(item, donors)
     if isinstance(rows, Unavailable):

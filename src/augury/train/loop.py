@@ -30,7 +30,7 @@ ADAPTER = "oracle"
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did. `losses` holds the mean loss of each task in nats per token."""
+    """What one step did. `losses` holds the mean of `example_losses` over each task, in nats."""
 
     step: int
     steps: int
@@ -90,12 +90,14 @@ def train_adapter(
             seconds = time.perf_counter() - started
             report = StepReport(step + 1, steps, len(items), tokens, seconds, rate, loss, _by_task(items, losses))
             write(report)
-            ending = stop()
-            if ending or (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps:
+            saved = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
+            if saved:
                 save_checkpoint(checkpoints, step + 1, parameters, optimizer)
             if on_step is not None:  # after the checkpoint: a fault in a caller's code costs no step
                 on_step(report)
-            if ending:
+            if stop():
+                if not saved:
+                    save_checkpoint(checkpoints, step + 1, parameters, optimizer)
                 break
     return step + 1 if steps > first else first
 

@@ -147,7 +147,7 @@ def read_recipe(path: Path, settings: list[str] | None = None) -> Recipe:
             _lay_over(data, setting)
         return Recipe.model_validate(data)
     except yaml.YAMLError as error:
-        raise FormatError(f"{path} is no YAML.", str(error), "mend the file") from error
+        raise FormatError(f"{path} is no YAML.", " ".join(str(error).split()), "mend the file") from error
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise FormatError(f"{path} is no recipe.", reasons, "mend these fields; recipes/ has examples") from error

@@ -1,0 +1,97 @@
+"""One real process for each verb, with the bundled model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from augury.errors import NotFoundError
+from augury.oracle.hub import find_oracle
+from tests.cli.conftest import CONFIG, randomise
+from tests.conftest import require
+from tests.tiny import tiny_contract
+
+pytestmark = [pytest.mark.bundled, pytest.mark.slow]
+
+CONTEXT = "The philosopher who drank hemlock taught"
+# Whoever asks the hub or a proxy for anything fails at once.
+NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache() -> None:
+    """The bundled model is wanted from where it lies: this takes the place of the other modules' own cache."""
+
+
+@pytest.fixture(scope="module")
+def oracle(smollm2: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shipped oracle; where a checkout has none yet, a random one of the same form."""
+    try:
+        find_oracle("smollm2")
+        return "smollm2"
+    except NotFoundError:
+        require(not os.environ.get("CI"), "the shipped oracle is not in this checkout")
+    from augury.lm.adapters import add_adapter, remove_adapter
+    from augury.oracle.save import save_oracle
+
+    add_adapter(smollm2, CONFIG, "made")
+    randomise(smollm2, "made")
+    contract = tiny_contract(smollm2, ((18,),), coefficient=2.0)
+    folder = save_oracle(smollm2, "made", CONFIG, contract, tmp_path_factory.mktemp("oracles") / "random")
+    remove_adapter(smollm2, "made")
+    return str(folder)
+
+
+def augury_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "augury", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **NOWHERE})
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_ask(oracle: str) -> None:
+    started = time.perf_counter()
+    done = augury_command("ask", CONTEXT, "-q", "Who is this about?", "--oracle", oracle, "--json")
+    taken = time.perf_counter() - started
+    found = json.loads(done.stdout)
+    assert found["layers"] == [18] and found["oracle"] == oracle and done.stderr == ""
+    idle = os.getloadavg()[0] < 1
+    assert taken < 15 or not idle, taken
+
+
+def test_score_and_scan(oracle: str, tmp_path: Path) -> None:
+    asked = ["-q", "Is this about cooking?", "--oracle", oracle]
+    score = json.loads(augury_command("score", CONTEXT, *asked, "--json").stdout)
+    assert 0 <= score["percentile"] <= 100 and 0 < score["mass"] <= 1
+    picture = tmp_path / "map.png"
+    done = augury_command("scan", CONTEXT, *asked, "--donors", "4", "--plot", picture)
+    assert " hemlock" in done.stdout and picture.is_file()
+
+
+def test_capture(tmp_path: Path) -> None:
+    path = tmp_path / "acts.safetensors"
+    found = json.loads(augury_command("capture", CONTEXT, "-o", path, "--positions", "all", "--json").stdout)
+    assert found["shape"][0] == 1 and found["shape"][2] == 576 and found["layers"] == [18]
+    assert found["estimated_bytes"] == pytest.approx(path.stat().st_size, rel=0.1)
+
+
+def test_models(smollm2: Any) -> None:
+    folder = augury_command("models", "path", "smollm2").stdout.strip()
+    assert augury_command("models", "add", "smollm2").stdout.strip() == folder
+    assert (Path(folder) / "model.safetensors").is_file()
+
+
+def test_train_dry_run(root: Path) -> None:
+    found = json.loads(augury_command("train", root / "recipes" / "smollm2.yaml", "--dry-run", "--json").stdout)
+    assert found["memory_bytes"] > 4 * 134_000_000 and found["seconds"] > 60
+
+
+def test_doctor() -> None:
+    assert json.loads(augury_command("doctor", "smollm2", "--json").stdout)["ok"] is True

@@ -1,0 +1,110 @@
+"""`augury train` in process on a tiny model: costs told first, a run that stops and resumes, refusals."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from augury.cli.train import _Bars
+from augury.oracle.save import save_oracle
+from augury.train.loop import ADAPTER, lora_config
+from tests.cli.conftest import Invoke, Tiny, one_object, refused
+
+STEPS = 4
+
+
+@pytest.fixture
+def recipe(tiny: Tiny, tmp_path: Path) -> Path:
+    mix = {"weights": {"past_lens": 1, "future_lens": 1, "open": 1}, "open": {"topic": 1}, "long_k": 0.0}
+    found = {
+        "name": "tiny",
+        "model": str(tiny.model),
+        "layers": [[2]],
+        "rollouts": {"train": 8, "heldout": 4, "max_new_tokens": 24, "batch_size": 8},
+        "lora": {"rank": 2, "alpha": 4},
+        "optimizer": {"examples": 4 * STEPS, "batch_size": 4, "pool": 2, "checkpoint_every": 3, "learning_rate": 0.01},
+        "stages": [{"until": 1.0, "mix": mix}],
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(found))
+    return path
+
+
+@pytest.fixture
+def short_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The closing report asks thousands of questions: here only its files are made."""
+
+    def finish(recipe: Any, run: Path, prepared: Any, contract: Any, progress: Callable[..., None]) -> Path:
+        progress("report", 0, 1)
+        (run / "report.md").write_text("### Lens loss\n")
+        return save_oracle(prepared.lm, ADAPTER, lora_config(recipe), contract, run / "oracle")
+
+    monkeypatch.setattr("augury.train.report.finish_run", finish)
+
+
+def steps_done(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("short_report")
+def test_a_run_ends_in_an_oracle_that_answers(tiny: Tiny, invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = invoke("train", recipe, "-o", run)
+    assert result.exit_code == 0, result.output
+    assert "steps" in result.stderr and "tokens" in result.stderr and "memory" in result.stderr
+    assert "### Lens loss" in result.stdout and f"oracle: {run / 'oracle'}" in result.stdout
+    assert steps_done(run) == list(range(1, STEPS + 1))
+    arguments = ["--model", tiny.model, "--oracle", run / "oracle", "--json"]
+    assert one_object(invoke("ask", "tea tea", "-q", "What is this about?", *arguments))["layers"] == [2]
+
+
+@pytest.mark.usefixtures("short_report")
+def test_ctrl_c_ends_after_a_checkpoint_and_resume_goes_on(
+    invoke: Invoke, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, told = tmp_path / "run", _Bars.step
+
+    def step(self: _Bars, report: Any) -> None:
+        told(self, report)
+        if report.step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_Bars, "step", step)
+    before = signal.getsignal(signal.SIGINT)
+    stopped = invoke("train", recipe, "-o", run)
+    assert stopped.exit_code == 130, stopped.output
+    assert f"augury train --resume {run}" in stopped.stderr and "stopped after step 2 of 4" in stopped.stderr
+    assert signal.getsignal(signal.SIGINT) is before
+    assert steps_done(run) == [1, 2] and (run / "checkpoints" / "step-000002" / "state.json").is_file()
+    monkeypatch.setattr(_Bars, "step", told)
+    found = one_object(invoke("train", "--resume", run, "--json"))
+    assert found["steps"] == STEPS and steps_done(run) == [1, 2, 3, 4]
+    assert Path(found["oracle"], "oracle.json").is_file()
+
+
+def test_a_dry_run_costs_nothing(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
+    found = one_object(invoke("train", recipe, "--dry-run", "--set", "optimizer.examples=1001", "--json"))
+    assert found["examples"] == 1001 and found["steps"] == 251  # of 4 examples, the last one short
+    assert found["rollout_tokens"] == 12 * 24
+    assert found["memory_bytes"] > 4 * 100_000 and found["seconds"] > 0 and found["measured"] is False
+    result = invoke("train", recipe, "-o", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0 and "about" in result.stdout and not (tmp_path / "run").exists()
+
+
+def test_refusals(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    refused(invoke("train", tmp_path / "no.yaml", "-o", run), 1, "no recipe")
+    refused(invoke("train", recipe), 2, "-o RUN")
+    refused(invoke("train", "--resume", run), 1, "no run")
+    refused(invoke("train", recipe, "-o", run, "--resume", tmp_path / "other"), 2, "Two folders")
+    refused(invoke("train", recipe, "-o", run, "--set", "optimizer.exmaples=3"), 1, "exmaples")
+    refused(invoke("train", recipe, "-o", run, "--set", "nonsense"), 1, "'='")
+    recipe.write_text("name: [")
+    refused(invoke("train", recipe, "-o", run), 1, "no YAML")
+    assert not run.exists()
