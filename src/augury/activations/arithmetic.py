@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from augury.activations.capture import capture_vectors
 from augury.activations.types import Activations
 from augury.errors import ContractError, InputError
@@ -31,6 +33,12 @@ def diff(finetuned: Activations, base: Activations, noise_floor: float | None = 
         InputError: Other tokens, layers or positions.
         ContractError: Other widths.
     """
+    if "difference" in (finetuned.provenance.kind, base.provenance.kind):
+        raise InputError(
+            "These activations cannot be subtracted.",
+            "one of them is a difference already, so its norms are not a model's",
+            "subtract what was captured",
+        )
     ids = [None if item.transcript is None else item.transcript.token_ids for item in (finetuned, base)]
     last = max(base.positions) + 1
     if None in ids or ids[0][:last] != ids[1][:last]:  # type: ignore[index]
@@ -66,7 +74,8 @@ def diff(finetuned: Activations, base: Activations, noise_floor: float | None = 
 def noise_floor(model: LanguageModel, source: Any, layers: Sequence[int], positions: Sequence[int]) -> float:
     """The largest relative difference between one context captured alone and the same in a padded batch.
 
-    What two equal models could show for no reason but batch shape: a difference below this is noise.
+    What two equal models could show for no reason but batch shape: a difference below this is noise. It is never below
+    the rounding of the model's dtype.
 
     Args:
         model: The model, in the dtype that will be compared.
@@ -80,4 +89,5 @@ def noise_floor(model: LanguageModel, source: Any, layers: Sequence[int], positi
     padded = model.pads_cleanly
     rows = [list(positions), [len(longer) - 1]] if padded else [list(positions), list(positions)]
     others = capture_vectors(model, [ids, longer if padded else ids], layers, rows, batch_size=2)[0].float()
-    return float(((alone - others).norm(dim=-1) / alone.norm(dim=-1)).max())
+    measured = float(((alone - others).norm(dim=-1) / alone.norm(dim=-1)).max())
+    return max(measured, torch.finfo(model.dtype).eps)

@@ -12,7 +12,8 @@ from augury.lm import LanguageModel, Transcript
 
 _LAST = re.compile(r"last(?:\s+(\d+))?$")
 _FIRST = re.compile(r"first(?:\s+(\d+))?$")
-_SLICE = re.compile(r"(-?\d*):(-?\d*)(?::(-?\d+))?$")
+_SLICE = re.compile(r"(-?\d+)?:(-?\d+)?(?::(-?\d+))?$")
+_UNFINISHED = "\ufffd"  # what the first bytes of a character decode to
 _CALL = re.compile(r"(text|role)\((.+)\)$")
 
 
@@ -78,7 +79,7 @@ def _resolve(lm: LanguageModel, transcript: Transcript, selector: Any) -> Sequen
     if isinstance(selector, RoleSelector):
         return [i for span in transcript.spans if span.role == selector.value for i in range(span.start, span.stop)]
     if isinstance(selector, slice):
-        return range(n)[selector]
+        return _slice(n, selector)
     if isinstance(selector, int) and not isinstance(selector, bool):
         return _indices([selector], n)
     if isinstance(selector, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in selector):
@@ -98,10 +99,17 @@ def _from_string(lm: LanguageModel, transcript: Transcript, selector: str) -> Se
         value = match[2].strip("'\"")
         return _resolve(lm, transcript, text(value) if match[1] == "text" else role(value))
     if match := _SLICE.match(selector):
-        return range(n)[slice(*(int(part) if part else None for part in match.groups()))]
+        return _slice(n, slice(*(int(part) if part else None for part in match.groups())))
     if re.fullmatch(r"-?\d+(\s*,\s*-?\d+)*", selector):
         return _indices([int(part) for part in selector.split(",")], n)
     raise _unknown(selector)
+
+
+def _slice(n: int, wanted: slice) -> range:
+    try:
+        return range(n)[wanted]
+    except (TypeError, ValueError) as error:
+        raise _unknown(wanted) from error
 
 
 def _indices(indices: Sequence[int], n: int) -> list[int]:
@@ -118,15 +126,23 @@ def _of_text(lm: LanguageModel, transcript: Transcript, value: str) -> list[int]
     """Tokens that overlap the last occurrence of `value` in the decoded text."""
     if not value or lm.tokenizer is None:
         return []
-    starts, decoded = [], ""
-    for stop in range(1, len(transcript) + 1):  # decoding prefixes keeps characters that span several tokens together
-        starts.append(len(decoded))
+    decoded, lengths = "", [0]
+    for stop in range(1, len(transcript) + 1):  # by prefixes: what a token adds depends on those before it
         decoded = str(lm.tokenizer.decode(list(transcript.token_ids[:stop])))
+        lengths.append(len(decoded.rstrip(_UNFINISHED)))
     begin = decoded.rfind(value)
     if begin < 0:
         return []
-    ends = [*starts[1:], len(decoded)]
-    return [i for i, (a, b) in enumerate(zip(starts, ends, strict=True)) if a < begin + len(value) and b > begin]
+    spans = zip(lengths, _ends(lengths), strict=False)
+    return [i for i, (a, b) in enumerate(spans) if a < begin + len(value) and b > begin]
+
+
+def _ends(lengths: Sequence[int]) -> list[int]:
+    """Where each token's text ends: of a character in several tokens, all of them end where it does."""
+    ends = [lengths[-1]] * (len(lengths) - 1)
+    for i in range(len(ends) - 2, -1, -1):
+        ends[i] = lengths[i + 1] if lengths[i + 1] > lengths[i] else ends[i + 1]
+    return ends
 
 
 def _roles(transcript: Transcript) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,7 @@ def save(activations: Activations | Sequence[Activations], path: str | Path) -> 
     if not items:
         raise InputError("There is nothing to save.", "the list of activations is empty", "capture something first")
     path = Path(path).expanduser()
-    tensors: dict[str, Tensor] = {}
-    for i, item in enumerate(items):
-        tensors[f"vectors_{i}"] = item.vectors.contiguous()
-        if item.base_norms is not None:
-            tensors[f"base_norms_{i}"] = item.base_norms.contiguous()
+    tensors = _tensors(items)
     metadata = {"augury": _header(items, isinstance(activations, Activations))}
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -50,8 +47,23 @@ def save(activations: Activations | Sequence[Activations], path: str | Path) -> 
             f"{path} could not be written.", str(error), "free some space, or choose another place"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return path
+
+
+def _tensors(items: Sequence[Activations]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for i, item in enumerate(items):
+        for name, tensor in ((f"vectors_{i}", item.vectors), (f"base_norms_{i}", item.base_norms)):
+            if tensor is None:
+                continue
+            plain = tensor.detach().contiguous()
+            storage = plain.untyped_storage().data_ptr()
+            found[name] = plain.clone() if storage in seen else plain  # safetensors refuses shared memory
+            seen.add(storage)
+    return found
 
 
 def saved_bytes(activations: Activations) -> int:

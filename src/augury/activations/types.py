@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,6 +162,16 @@ class Activations:
                 f"{path} holds {len(found)} contexts.", "this reads one", "use augury.activations.load for a list"
             )
         return found
+
+    def __rich__(self) -> Any:
+        from augury.activations import show
+
+        return show.rich_table(self)
+
+    def _repr_html_(self) -> str:
+        from augury.activations import show
+
+        return show.html(self)
 
     def __repr__(self) -> str:
         name = self.provenance.model.name if self.provenance.model else self.provenance.kind

@@ -43,6 +43,7 @@ def ask_hub(repository: str, revision: str | None = None) -> HubAnswer:
     from huggingface_hub import HfApi
 
     began = time.monotonic()
+    found: Exception = RuntimeError("never asked")
     for tried in range(1, len(WAITS_S) + 2):
         try:
             return HubAnswer(HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S).sha)
