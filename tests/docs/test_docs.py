@@ -53,6 +53,7 @@ def shipped(smollm2: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.bundled
+@pytest.mark.timeout(1800)  # a page loads the model for each of its command lines
 @pytest.mark.usefixtures("shipped", "place")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_blocks_run(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
