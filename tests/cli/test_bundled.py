@@ -72,7 +72,7 @@ def test_score_and_scan(oracle: str, tmp_path: Path) -> None:
     assert 0 <= score["percentile"] <= 100 and 0 < score["mass"] <= 1
     picture = tmp_path / "map.png"
     done = augury_command("scan", CONTEXT, *asked, "--donors", "4", "--plot", picture)
-    assert " hemlock" in done.stdout and picture.is_file()
+    assert " taught" in done.stdout and picture.is_file()
 
 
 def test_capture(tmp_path: Path) -> None:

@@ -313,6 +313,21 @@ def test_prefixes_are_shared_where_that_is_sound() -> None:
     )
 
 
+def test_padding_inside_a_sliding_window_is_avoided() -> None:
+    lm = build("mistral")
+    lm.model.config.sliding_window = 20
+    short = [ids(6, seed=70) + ids(n, seed=n) for n in (3, 8)]
+    assert len(share_prefix(lm, short, 6).prefix) == 6, "14 tokens fit the window"
+    assert not share_prefix(lm, short, 6, new_tokens=8).prefix, "with 8 more they do not"
+    equal = [ids(12, seed=70) + ids(12, seed=n) for n in (3, 8)]
+    assert len(share_prefix(lm, equal, 12).prefix) == 12, "rows of one length have no padding inside"
+    long = [ids(12, seed=70) + ids(n, seed=n) for n in (3, 12)]
+    for rows in (short, equal, long):
+        with torch.no_grad():
+            found = forward_shared(lm, share_prefix(lm, rows, 12), 1).logits[:, -1]
+        assert all(close(logits, plain_logits(lm, row)[-1]) for row, logits in zip(rows, found, strict=True))
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_a_generated_batch_equals_an_uncached_loop(decoding: LanguageModel, together: bool) -> None:
     lm = decoding
