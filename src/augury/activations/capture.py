@@ -134,7 +134,7 @@ def recording(
 
     def keep(layer: int) -> Callable[[Tensor], None]:
         def copy(hidden: Tensor) -> None:
-            taken[layer] = [hidden[i, wanted].detach().to("cpu", copy=True) for i, wanted in enumerate(columns)]
+            taken[layer] = [hidden[i, wanted].detach().cpu() for i, wanted in enumerate(columns)]
             if layer == deepest:
                 raise StopForward
 
