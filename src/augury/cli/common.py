@@ -189,7 +189,9 @@ def working(text: str) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    with console.status(text):
+    from rich.markup import escape
+
+    with console.status(escape(text)):
         yield
 
 

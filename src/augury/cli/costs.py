@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 import time
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from augury.train.recipe import Recipe
 
-PROMPT_TOKENS = 45  # of an oracle's question and answer, without the prefix that a batch shares
+PROMPT_TOKENS = 35  # of an oracle's question and answer, without the prefix that a batch shares
 ROLLOUT_PROMPT = 45
 EFFICIENCY = 0.35  # of the speed of one large matrix product, as small steps reach it
 LORA_BYTES = 16  # a float32 value, its gradient and Adam's two moments
-LINEAR_PER_BLOCK = 7  # attention and a gated feed-forward part
+KEPT_BYTES = 120  # for the backward pass, for each token, block and unit of width
+PROCESS_BYTES = 600_000_000  # Python and torch themselves
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ def estimate(recipe: Recipe, run: Path | None = None) -> Costs:
 def _with_shape(costs: Costs, recipe: Recipe, shape: _Shape, count: int) -> Costs:
     trained = LORA_BYTES * recipe.lora.rank * shape.lora_width
     tokens_in_step = recipe.optimizer.batch_size * (PROMPT_TOKENS + ROLLOUT_PROMPT)
-    kept_for_backward = 40 * shape.d_model * shape.n_layers * tokens_in_step
+    kept_for_backward = KEPT_BYTES * shape.d_model * shape.n_layers * tokens_in_step
     layers = len({layer for group in recipe.layers for layer in group})
     reads = 2 * count * (rollouts_tokens := recipe.rollouts.max_new_tokens + ROLLOUT_PROMPT) * layers * shape.d_model
     passes = 2 * count * rollouts_tokens * 2 + 4 * costs.tokens  # twice for sampling and capturing; forward and back
     return Costs(
         **{
             **costs.__dict__,
-            "memory_bytes": 4 * shape.parameters + trained + kept_for_backward + reads,
+            "memory_bytes": PROCESS_BYTES + 4 * shape.parameters + trained + kept_for_backward + reads,
             "disk_bytes": reads + 3 * trained,
             "seconds": passes * shape.parameters / (EFFICIENCY * _flops(recipe.optimizer.autocast)),
         }
@@ -162,14 +162,3 @@ def _flops(autocast: str | None, size: int = 768) -> float:
         float((matrix @ matrix)[0, 0])  # reading a value waits for a GPU
         best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
-
-
-def free_bytes(folder: Path) -> int | None:
-    """Room on the disk of a folder that may not exist yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        stat = os.statvfs(folder)
-    except OSError:
-        return None
-    return stat.f_bavail * stat.f_frsize

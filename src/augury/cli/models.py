@@ -24,9 +24,9 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         write_json({"models": found})
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("alias", "model", "revision", "on disk", "oracle")
+    table = Table("alias", "model", "revision", Column("on disk", overflow="fold"), "oracle")
     for model in found:
         size = f"{model['bytes'] / 1e6:.0f} MB in {model['folder']}" if model["present"] else "no: augury models add"
         table.add_row(

@@ -106,5 +106,9 @@ def run_single(verb: Verb, request: Request) -> list[Any]:
         positions = request.context.positions or verb.positions
         with working("capturing"):
             acts = capture_one(loaded, source, request.context.end, parse_layers(request.context.layers), positions)
+    pairs = [(acts, question) for question in request.questions]
+    if len(pairs) == 1 and verb.chunk > 1:  # a bar would stand at its end while the controls are asked
+        with working(f"{verb.name}: {pairs[0][1]}"):
+            return verb.run(loaded.oracle, pairs, lambda done, total: None)
     with progress_bar(verb.name) as tell:
-        return verb.run(loaded.oracle, [(acts, question) for question in request.questions], tell)
+        return verb.run(loaded.oracle, pairs, tell)
