@@ -88,6 +88,19 @@ def test_ctrl_c_ends_after_a_checkpoint_and_resume_goes_on(
     assert Path(found["oracle"], "oracle.json").is_file()
 
 
+@pytest.mark.usefixtures("short_report")
+def test_the_learning_curve_is_appended_to(
+    invoke: Invoke, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("augury.train.curve.measure_once", lambda prepared: {"past_lens_gap": 0.5})
+    run = tmp_path / "run"
+    assert invoke("train", recipe, "-o", run, "--curve", 2).exit_code == 0
+    assert (run / "curve.jsonl").read_text().splitlines() == [
+        '{"step": 2, "past_lens_gap": 0.5}',
+        '{"step": 4, "past_lens_gap": 0.5}',
+    ]
+
+
 def test_a_dry_run_costs_nothing(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
     found = one_object(invoke("train", recipe, "--dry-run", "--set", "optimizer.examples=1001", "--json"))
     assert found["examples"] == 1001 and found["steps"] == 251  # of 4 examples, the last one short

@@ -13,8 +13,10 @@ from augury.data.rollouts import Rollout
 from augury.lm.adapters import add_adapter, remove_adapter
 from augury.train import lens_report as lens
 from augury.train import question_report as questions
+from augury.train import report as report_room
 from augury.train.batching import prepare
 from augury.train.reads import capture_reads
+from augury.train.run import Prepared
 from tests.tiny import tiny_contract, tiny_lm
 
 KINDS = {"topic": 160, "speaker": 100}
@@ -119,6 +121,62 @@ def test_no_donor_is_of_the_same_rollout_or_topic(lm, rollouts, reads, asked):
     for item, donor in zip(items, lens.shuffled_items(items, rollouts, reads, (2,)), strict=True):
         assert donor.labelled is item.labelled and donor.vectors.shape == item.vectors.shape
         assert not torch.equal(donor.vectors, item.vectors)
+
+
+@pytest.mark.parametrize("window", [1, 4, 10])
+def test_a_read_of_the_requests_end_is_shuffled_for_one_of_another_requests_end(lm, rollouts, reads, window):
+    contract = tiny_contract(lm)
+    examples = questions.yes_no_examples(rollouts, {"topic": 40}, window, lm.tokenizer.decode)
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    for example in examples:
+        own = by_id[example.rollout]
+        assert own.user[1] in example.positions and example.positions[-1] < own.assistant[0]
+        assert len(example.positions) == window
+    items = [prepare(lm, contract, (2,), reads, example) for example in examples]
+    for item, donor in zip(items, lens.shuffled_items(items, rollouts, reads, (2,)), strict=True):
+        own = by_id[item.example.rollout]
+        starts = [
+            reads.vectors(other.id, (2,), range(first, first + window))
+            for other in rollouts
+            if other.labels["topic"] != own.labels["topic"]
+            for first in [item.example.positions[0] - own.assistant[0] + other.assistant[0]]
+        ]
+        assert any(torch.equal(donor.vectors, start) for start in starts)
+
+
+def test_a_near_topics_negative_is_of_its_own_area(rollouts, lm):
+    examples = questions.yes_no_examples(rollouts, {"near_topic": 30, "topic": 30}, 2, lm.tokenizer.decode)
+    areas = {topic.answer: topic.category for topic in bank.topics_of("heldout")}
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    for example in examples:
+        head, tail = example.wording.partition(":")[2].split("{x}")
+        asked = example.question[len(head) : len(example.question) - len(tail)]
+        named = next(name for name in areas if name.lower() == asked.lower())
+        own = bank.topic_named(by_id[example.rollout].labels["topic"])
+        assert (named == own.answer) is example.yes
+        assert example.yes or (areas[named] == own.category) is (example.kind == "near_topic")
+
+
+def test_a_report_that_was_cut_off_measures_only_what_is_missing(lm, rollouts, reads, tmp_path, monkeypatch):
+    contract = tiny_contract(lm)
+    prepared = Prepared(lm, contract, {"heldout": rollouts}, {"heldout": reads}, (("topic",),))
+    size, kept = report_room.ReportSize(6, 4, 4, 4, 4), tmp_path / "parts.json"
+    whole = report_room.make_report(prepared, contract, "oracle", size)
+    measured = []
+
+    def cut_off(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(report_room, "topic_report", cut_off)
+        report_room.make_report(prepared, contract, "oracle", size, kept=kept)
+    real = report_room.lens_report
+    monkeypatch.setattr(report_room, "lens_report", lambda *a, **k: measured.append(a) or real(*a, **k))
+    assert report_room.make_report(prepared, contract, "oracle", size, kept=kept) == whole
+    assert not measured
+    smaller = report_room.ReportSize(5, 4, 4, 4, 4)
+    report_room.make_report(prepared, contract, "oracle", smaller, kept=kept)
+    assert len(measured) == 4, "parts of another size were taken for this one"
 
 
 def test_lens_losses_equal_a_plain_pass_and_the_targets_own_loss(lm, rollouts, reads):

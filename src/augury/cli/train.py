@@ -32,13 +32,16 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Laid over the recipe; several times.")
     ] = None,
+    curve: Annotated[
+        int, typer.Option(metavar="STEPS", min=0, help="Measure a small held-out sample this often (0: never).")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would cost.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train an oracle: sample, capture, train, measure, save. Ctrl-C ends it after a checkpoint.
 
     \b
-    augury train recipes/smollm2.yaml -o runs/mine --set optimizer.examples=16000
+    augury train recipes/smollm2.yaml -o runs/mine --set optimizer.examples=16000 --curve 200
     augury train --resume runs/mine
     """
     from augury.cli.costs import estimate
@@ -55,7 +58,7 @@ def train(
     for line in costs.lines():
         say(line)
     assert run is not None  # only a dry run goes without
-    _train(found, run, resume is not None, as_json)
+    _train(found, run, resume is not None, curve, as_json)
 
 
 def _run_folder(recipe: Path | None, out: Path | None, resume: Path | None, dry_run: bool) -> Path | None:
@@ -86,15 +89,22 @@ def _show_costs(costs: Costs, recipe: Recipe, as_json: bool) -> None:
         typer.echo(line)
 
 
-def _train(recipe: Recipe, run: Path, resume: bool, as_json: bool) -> None:
+def _train(recipe: Recipe, run: Path, resume: bool, curve: int, as_json: bool) -> None:
+    from augury.train.curve import curve_every
     from augury.train.report import finish_run
     from augury.train.run import Progress, prepare_run, start_run, train_run
 
     start_run(recipe, run, resume)
     with _shown() as shown:
         prepared = prepare_run(recipe, run, Progress(phase=shown.phase))
+        measure = curve_every(curve, prepared, run)
         with _stopping() as stopped:
-            contract = train_run(recipe, run, prepared, Progress(shown.phase, shown.step, stopped.is_asked))
+
+            def step(report: StepReport) -> None:
+                shown.step(report)
+                measure(report)
+
+            contract = train_run(recipe, run, prepared, Progress(shown.phase, step, stopped.is_asked))
         done = contract.trained_on.steps if contract.trained_on else None
         if stopped.asked and done != shown.steps:
             shown.close()

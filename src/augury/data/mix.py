@@ -11,7 +11,7 @@ from augury.data.bank import Split
 from augury.data.example import Example
 from augury.data.rollouts import Rollout
 from augury.data.sources.lens import lens_example
-from augury.data.sources.questions import OPEN_KINDS, YES_NO_KINDS, open_question, pick_read, yes_no_pair
+from augury.data.sources.questions import OPEN_KINDS, YES_NO_KINDS, Place, open_question, pick_read, yes_no_pair
 
 Task = Literal["past_lens", "future_lens", "yes_no", "open"]
 
@@ -26,6 +26,7 @@ class Mix:
         open: Weight of each kind of open question.
         max_window: The longest window that questions read; lens windows are drawn from 1 to `lens_window`.
         single: Share of questions that read one activation only.
+        at_request_end: Share of questions about the request that read its end (see `pick_read`).
         long_k: Share of lens examples with k drawn from 1 to 50 instead of 1 to 8.
     """
 
@@ -35,6 +36,7 @@ class Mix:
     max_window: int = 10
     lens_window: int = 8
     single: float = 0.35
+    at_request_end: float = 0.7
     long_k: float = 0.15
 
 
@@ -65,7 +67,8 @@ class Stream:
             return (example,) if example else ()
         kind = _draw(mix.yes_no if task == "yes_no" else mix.open, rng)
         window = 1 if rng.random() < mix.single else rng.randint(2, mix.max_window)
-        read = pick_read(rng.choice(self.rollouts_with(kind)), kind, window, rng)
+        place: Place = "request_end" if rng.random() < mix.at_request_end else "anywhere"
+        read = pick_read(rng.choice(self.rollouts_with(kind)), kind, window, place, rng)
         if read is None:
             return ()
         if task == "yes_no":
@@ -76,7 +79,7 @@ class Stream:
     def rollouts_with(self, kind: str) -> list[Rollout]:
         """The rollouts that a kind of question can be asked about."""
         if kind not in self._with:
-            label = {"task": "kind", "kind": "kind"}.get(kind, kind)
+            label = {"task": "kind", "near_topic": "topic"}.get(kind, kind)
             of_text = kind in ("speaker", "next", "next_word", "previous_word")
             self._with[kind] = [r for r in self.rollouts if of_text or label in r.labels] or list(self.rollouts)
         return self._with[kind]

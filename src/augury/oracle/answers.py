@@ -123,6 +123,10 @@ class _Shown:
     def __str__(self) -> str:
         return show.plain(self)
 
+    def __repr__(self) -> str:
+        """The first line of what `print` shows, so that a notebook or a debugger is not flooded."""
+        return f"<{type(self).__name__}: {str(self).partition(chr(10))[0]}>"
+
     def __rich__(self) -> Any:
         return show.rich_table(self)
 
@@ -157,7 +161,7 @@ class _Sourced:
         return self.source.provenance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer(_Shown, _Sourced):
     """An answer in words.
 
@@ -207,7 +211,7 @@ class Answer(_Shown, _Sourced):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score(_Shown, _Sourced):
     """A question with given choices, scored.
 
@@ -275,7 +279,7 @@ class Score(_Shown, _Sourced):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scan(_Shown, _Sourced):
     """One yes/no question at every position.
 

@@ -116,23 +116,36 @@ def _answer_losses(lm: LanguageModel, contract: Contract, items: Sequence[Item],
 def shuffled_items(
     items: Sequence[Item], rollouts: Sequence[Rollout], reads: Reads, layers: Sequence[int], seed: int = 0
 ) -> list[Item]:
-    """The same items with another rollout's activations, as many and from the same layers.
+    """The same items with another rollout's activations, as many and from the same layers and kind of place.
 
-    One fixed derangement over rollouts: no rollout is its own donor, nor one of the same topic.
+    A read before the answer gets the donor's read at the same distance from its answer, a read in the answer one
+    anywhere in the donor's. No rollout is its own donor, nor one of the same topic.
     """
     rng = random.Random(seed)
-    topics = {rollout.id: rollout.labels.get("topic") for rollout in rollouts}
+    by_id = {rollout.id: rollout for rollout in rollouts}
     found = []
     for item in items:
-        n, topic = len(item.example.positions), topics[item.example.rollout]
-        while True:
+        own = by_id[item.example.rollout]
+        topic = own.labels.get("topic")
+        positions = None
+        while positions is None:
             donor = rng.choice(rollouts)
-            fits = donor.assistant[1] - donor.assistant[0] >= n
-            if fits and donor.id != item.example.rollout and (topic is None or topics[donor.id] != topic):
-                break
-        start = rng.randint(donor.assistant[0], donor.assistant[1] - n)
-        found.append(Item(item.example, item.labelled, reads.vectors(donor.id, layers, range(start, start + n))))
+            if donor.id != own.id and (topic is None or donor.labels.get("topic") != topic):
+                positions = _donor_positions(item.example.positions, own, donor, rng)
+        found.append(Item(item.example, item.labelled, reads.vectors(donor.id, layers, positions)))
     return found
+
+
+def _donor_positions(
+    positions: Sequence[int], own: Rollout, donor: Rollout, rng: random.Random
+) -> Sequence[int] | None:
+    """Where to read the donor; None where it is too short."""
+    if positions[0] < own.assistant[0]:
+        first = positions[0] - own.assistant[0] + donor.assistant[0]
+    else:
+        first = rng.randint(donor.assistant[0], max(donor.assistant[0], donor.assistant[1] - len(positions)))
+    stop = first + len(positions)
+    return range(first, stop) if first >= donor.user[0] and stop <= donor.assistant[1] else None
 
 
 def target_losses(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> np.ndarray:

@@ -14,7 +14,7 @@ from augury.contract import Contract
 from augury.data import bank
 from augury.data.example import Example
 from augury.data.rollouts import Rollout
-from augury.data.sources.questions import open_question, pick_read, yes_no_pair
+from augury.data.sources.questions import Place, open_question, pick_read, yes_no_pair
 from augury.lm import LanguageModel, Sampling
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.choices import YES_NO, spell
@@ -50,6 +50,7 @@ def yes_no_examples(
     counts: dict[str, int],
     window: int,
     decode: Callable[[Sequence[int]], str],
+    place: Place = "request_end",
     seed: int = 0,
 ) -> list[Example]:
     """Held-out pairs, `counts[kind]` of each kind (fewer where the rollouts have no more), all reads of one length."""
@@ -59,7 +60,7 @@ def yes_no_examples(
         pairs: list[tuple[Example, ...]] = []
         for _ in range(6):  # a rollout may be asked several times, at other places and in other words
             for rollout in rng.sample(list(rollouts), len(rollouts)):
-                read = pick_read(rollout, kind, window, rng)
+                read = pick_read(rollout, kind, window, place, rng)
                 pair = yes_no_pair(read, kind, "heldout", rng, decode) if read else ()
                 if pair and len(pairs) < count:
                     pairs.append(pair)
@@ -207,7 +208,7 @@ def topic_report(
     rng = random.Random(f"{seed}:open:{window}")
     examples: list[Example] = []
     for rollout in rng.sample(list(rollouts), len(rollouts)):
-        read = pick_read(rollout, "topic", window, rng)
+        read = pick_read(rollout, "topic", window, "request_end", rng)
         example = open_question(read, "topic", "heldout", rng, decode) if read else None
         if example is not None and len(examples) < count:
             examples.append(example)

@@ -49,6 +49,7 @@ class MixSettings(_Frozen):
     max_window: int = 10
     lens_window: int = 8
     single: float = 0.35
+    at_request_end: float = 0.7
     long_k: float = 0.15
 
     @field_validator("weights")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+from pydantic import TypeAdapter
 
 from augury.contract import Contract
+from augury.lm.adapters import adapter_parameters
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.save import save_oracle
 from augury.stats import Interval
@@ -27,9 +33,10 @@ class ReportSize:
     """How many examples the report asks. The defaults are the protocol; smaller ones are for tests and curves."""
 
     lens: int = 1000
-    topic_pairs: int = 300
-    other_pairs: int = 40
-    open_topics: int = 400
+    topic_pairs: int = 500
+    anywhere_pairs: int = 200
+    other_pairs: int = 25
+    open_topics: int = 300
 
 
 FULL = ReportSize()
@@ -51,9 +58,10 @@ class Report:
         short = {r.task: r for r in self.lens if r.max_k == min(x.max_k for x in self.lens)}
         found: dict[str, Any] = {f"{task}_gap_nats": _numbers(result.gap) for task, result in short.items()}
         for result in self.yes_no:
-            if result.kind in ("all", "topic"):
+            if result.kind in ("all", "topic", "topic, anywhere"):
+                kind = result.kind.replace(", ", "_")
                 for name in ("oracle", "shuffled"):
-                    found[f"yes_no_{result.kind}_auc_{name}_at_{result.window}"] = _numbers(result.auc[name])
+                    found[f"yes_no_{kind}_auc_{name}_at_{result.window}"] = _numbers(result.auc[name])
         for result in self.topic:
             found[f"open_topic_at_{result.window}"] = _numbers(result.real)
             found[f"open_topic_shuffled_at_{result.window}"] = _numbers(result.shuffled)
@@ -64,37 +72,115 @@ def _numbers(interval: Interval) -> list[float]:
     return [round(value, 4) for value in (interval.estimate, interval.low, interval.high)]
 
 
+Phase = Callable[[str, int, int], None]
+Result = TypeVar("Result", LensResult, YesNoResult, TopicResult)
+
+
 def make_report(
     prepared: Prepared,
     contract: Contract,
     adapter: str,
     size: ReportSize = FULL,
-    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    progress: Phase = lambda phase, done, total: None,
+    kept: Path | None = None,
 ) -> Report:
-    """Measure the oracle on the held-out rollouts."""
-    lm, rollouts, reads = prepared.lm, prepared.rollouts["heldout"], prepared.reads["heldout"]
-    lens = []
+    """Measure the oracle on the held-out rollouts.
+
+    Args:
+        kept: A file in which every part is kept as soon as it is measured; parts of the same adapter and size that
+            stand there already are not measured again.
+    """
+    part = _Parts(kept, _fingerprint(prepared, contract, adapter, size))
+    lens: list[LensResult] = []
     for max_k in (8, 50):
         for task in LENS_TASKS:
-            examples = lens_examples(lm, rollouts, task, max_k, size.lens)
-            lens.append(
-                lens_report(
-                    lm, contract, adapter, examples, rollouts, reads, max_k=max_k,
-                    progress=lambda d, t, task=task, k=max_k: progress(f"report: {task}, k up to {k}", d, t),
-                )
-            )  # fmt: skip
-    yes_no, topic = [], []
-    weights = {kind for stage in prepared.kinds for kind in stage}
+            lens += part(f"{task} {max_k}", LensResult, lambda k=max_k, t=task: [
+                _lens(prepared, contract, adapter, t, k, size.lens, progress)
+            ])  # fmt: skip
+    yes_no: list[YesNoResult] = []
+    topic: list[TopicResult] = []
     for window in WINDOWS:
-        counts = {kind: size.topic_pairs if kind == "topic" else size.other_pairs for kind in sorted(weights)}
-        examples = yes_no_examples(rollouts, counts, window, needs_tokenizer(lm).decode)
-        yes_no += yes_no_report(
-            lm, contract, adapter, examples, rollouts, reads,
-            progress=lambda name, n, w=window: progress(f"report: yes/no at {w}, {name}", 0, n),
-        )  # fmt: skip
+        yes_no += part(
+            f"yes/no {window}", YesNoResult, lambda w=window: _yes_no(prepared, contract, adapter, w, size, progress)
+        )
+        yes_no += part(
+            f"anywhere {window}", YesNoResult, lambda w=window: _anywhere(prepared, contract, adapter, w, size)
+        )
         progress(f"report: open topic at {window}", 0, size.open_topics)
-        topic.append(topic_report(lm, contract, adapter, rollouts, reads, window=window, count=size.open_topics))
+        topic += part(f"open topic {window}", TopicResult, lambda w=window: [
+            topic_report(
+                prepared.lm, contract, adapter, prepared.rollouts["heldout"], prepared.reads["heldout"],
+                window=w, count=size.open_topics,
+            )
+        ])  # fmt: skip
     return Report(lens, yes_no, topic)
+
+
+def _lens(
+    prepared: Prepared, contract: Contract, adapter: str, task: str, max_k: int, count: int, progress: Phase
+) -> LensResult:
+    rollouts, reads = prepared.rollouts["heldout"], prepared.reads["heldout"]
+    return lens_report(
+        prepared.lm, contract, adapter, lens_examples(prepared.lm, rollouts, task, max_k, count), rollouts, reads,
+        max_k=max_k, progress=lambda done, total: progress(f"report: {task}, k up to {max_k}", done, total),
+    )  # fmt: skip
+
+
+def _yes_no(
+    prepared: Prepared, contract: Contract, adapter: str, window: int, size: ReportSize, progress: Phase
+) -> list[YesNoResult]:
+    """Every kind that was trained, where the request ends."""
+    rollouts, reads = prepared.rollouts["heldout"], prepared.reads["heldout"]
+    kinds = sorted({kind for stage in prepared.kinds for kind in stage})
+    counts = {kind: size.topic_pairs if kind == "topic" else size.other_pairs for kind in kinds}
+    examples = yes_no_examples(rollouts, counts, window, needs_tokenizer(prepared.lm).decode)
+    return yes_no_report(
+        prepared.lm, contract, adapter, examples, rollouts, reads,
+        progress=lambda name, n: progress(f"report: yes/no at {window}, {name}", 0, n),
+    )  # fmt: skip
+
+
+def _anywhere(prepared: Prepared, contract: Contract, adapter: str, window: int, size: ReportSize) -> list[YesNoResult]:
+    """The topic, read anywhere in the answer."""
+    rollouts, reads = prepared.rollouts["heldout"], prepared.reads["heldout"]
+    decode = needs_tokenizer(prepared.lm).decode
+    examples = yes_no_examples(rollouts, {"topic": size.anywhere_pairs}, window, decode, "anywhere")
+    controls = ("shuffled", "text-window")
+    found = yes_no_report(prepared.lm, contract, adapter, examples, rollouts, reads, controls=controls)
+    return [replace(result, kind="topic, anywhere") for result in found if result.kind == "topic"]
+
+
+class _Parts:
+    """Measured parts, kept in a file under the fingerprint of what was measured."""
+
+    def __init__(self, path: Path | None, fingerprint: str) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        self.parts: dict[str, Any] = {}
+        if path is not None and path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.parts = found["parts"] if found["fingerprint"] == fingerprint else {}
+
+    def __call__(self, name: str, kind: type[Result], measure: Callable[[], Sequence[Result]]) -> list[Result]:
+        adapter = TypeAdapter(list[kind])
+        if name not in self.parts:
+            self.parts[name] = [asdict(result) for result in measure()]
+            if self.path is not None:
+                text = json.dumps({"fingerprint": self.fingerprint, "parts": self.parts})
+                partial = self.path.with_suffix(".partial")
+                partial.write_text(text, encoding="utf-8")
+                os.replace(partial, self.path)
+        return adapter.validate_python(self.parts[name])
+
+
+def _fingerprint(prepared: Prepared, contract: Contract, adapter: str, size: ReportSize) -> str:
+    """Of the adapter's bytes, the held-out rollouts, the contract and the report's size."""
+    digest = hashlib.sha256(repr((size, contract.injection, contract.prompt, prepared.kinds)).encode())
+    for rollout in prepared.rollouts["heldout"]:
+        digest.update(repr(rollout.token_ids).encode())
+    for name, parameter in sorted(adapter_parameters(prepared.lm.model, adapter).items()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().to(torch.float32).cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def markdown(report: Report) -> str:
@@ -130,7 +216,7 @@ def finish_run(
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Path:
     """Measure the trained adapter, write the report, and save the oracle with its figures in `run/oracle`."""
-    report = make_report(prepared, contract, ADAPTER, size, progress)
+    report = make_report(prepared, contract, ADAPTER, size, progress, run / "report-parts.json")
     write_report(report, run)
     measured = contract.model_copy(update={"evaluation": report.headline()})
     return save_oracle(prepared.lm, ADAPTER, lora_config(recipe), measured, run / "oracle")

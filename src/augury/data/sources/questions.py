@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from augury.data import bank
 from augury.data.bank import Split
@@ -17,7 +18,6 @@ from augury.data.example import Example
 from augury.data.rollouts import Rollout
 
 Decode = Callable[[Sequence[int]], str]
-HARD_NEGATIVES = 0.25
 NEAR = 8  # tokens that count as "the next few words"
 
 
@@ -33,8 +33,17 @@ class Read:
         return self.positions[-1]
 
 
-def pick_read(rollout: Rollout, kind: str, window: int, rng: random.Random) -> Read | None:
-    """A window for one kind of question: where its answer can be known, and nowhere earlier."""
+Place = Literal["request_end", "anywhere"]
+
+
+def pick_read(rollout: Rollout, kind: str, window: int, place: Place, rng: random.Random) -> Read | None:
+    """A window of `window` tokens for one kind of question; None where the rollout has none.
+
+    Args:
+        place: For what the user asked for (topic, task, manner): `request_end` is a window that holds the token
+            that ends the user's turn and nothing of the answer; `anywhere` is any window from that token to the
+            answer's last. Other kinds have one place each, where their answer can be known.
+    """
     user, assistant = rollout.user, rollout.assistant
     if kind == "speaker":
         first, stop = rng.choice((user, assistant))
@@ -44,6 +53,8 @@ def pick_read(rollout: Rollout, kind: str, window: int, rng: random.Random) -> R
         first, stop = user[1] - 1, min(assistant[1], assistant[0] + 12)
     elif kind in ("next_word", "previous_word", "next"):
         first, stop = assistant
+    elif place == "request_end":
+        first, stop = max(user[0], user[1] - window + 1), min(assistant[0], user[1] + window)
     else:
         first, stop = user[1], assistant[1]
     ends = range(first + window - 1, stop)
@@ -54,14 +65,14 @@ def pick_read(rollout: Rollout, kind: str, window: int, rng: random.Random) -> R
 
 
 YES_NO_KINDS = (
-    "topic", "category", "task", "sentiment", "tense", "person", "language", "speaker",
+    "topic", "near_topic", "category", "task", "sentiment", "tense", "person", "language", "speaker",
     "next_word", "previous_word", "name", "job", "place", "hobby", "food",
 )  # fmt: skip
 OPEN_KINDS = (
     "topic", "category", "task", "kind", "sentiment", "tense", "person", "language", "speaker",
     "next", "name", "job", "place", "hobby", "food",
 )  # fmt: skip
-_LABEL = {"task": "phrase"}
+_OPEN_LABEL = {"task": "phrase"}
 
 
 def yes_no_pair(read: Read, kind: str, split: Split, rng: random.Random, decode: Decode) -> tuple[Example, ...]:
@@ -69,7 +80,7 @@ def yes_no_pair(read: Read, kind: str, split: Split, rng: random.Random, decode:
     values = _values(read, kind, split, rng, decode)
     if values is None:
         return ()
-    wording = rng.choice(bank.wordings(kind, split))
+    wording = rng.choice(bank.wordings("topic" if kind == "near_topic" else kind, split))
     made = []
     for value, answer in zip(values, ("Yes", "No"), strict=True):
         question = wording.format(x=value)
@@ -98,7 +109,7 @@ def _open_answer(read: Read, kind: str, rng: random.Random, decode: Decode) -> s
         return decode(following).strip() or None
     if kind == "topic" and "topic" in labels:
         return topic_of(labels).answer
-    return labels.get(_LABEL.get(kind, kind))
+    return labels.get(_OPEN_LABEL.get(kind, kind))
 
 
 def _speaker(read: Read) -> str:
@@ -120,24 +131,21 @@ def _values(read: Read, kind: str, split: Split, rng: random.Random, decode: Dec
         return _words(read, kind, rng, decode)
     if kind == "task":
         return _task_values(labels, rng)
+    if kind in ("topic", "near_topic") and "topic" in labels:
+        return _topic_values(labels, split, kind == "near_topic", rng)
     if kind not in labels:
         return None
-    if kind == "topic":
-        return _topic_values(labels, split, rng)
     if kind == "category":
         return labels[kind], rng.choice(_far_categories(labels[kind]))
     return labels[kind], rng.choice([value for value in _alternatives(kind) if value != labels[kind]])
 
 
-def _topic_values(labels: dict[str, str], split: Split, rng: random.Random) -> tuple[str, str]:
-    """The topic and another of the same split: mostly of another area, at times a near one."""
+def _topic_values(labels: dict[str, str], split: Split, near: bool, rng: random.Random) -> tuple[str, str] | None:
+    """The topic and another of the same split: of another area, or, when `near`, of its own."""
     topic = topic_of(labels)
-    far = _far_categories(topic.category)
-    others = [other for other in bank.topics_of(split) if other.category in far]
-    near = [other for other in bank.topics_of(split) if other.category == topic.category and other != topic]
-    if near and rng.random() < HARD_NEGATIVES:
-        others = near
-    return topic.answer, rng.choice(others).answer
+    areas = [topic.category] if near else _far_categories(topic.category)
+    others = [other for other in bank.topics_of(split) if other.category in areas and other != topic]
+    return (topic.answer, rng.choice(others).answer) if others else None
 
 
 def _far_categories(category: str) -> list[str]:
