@@ -15,12 +15,14 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 WARM_UP_TOKENS = 16
+RUNS = 3
 BAR = 1.1
 # Each tensor gets pages of its own and gives them back. Without it glibc keeps or splits freed blocks as chance has it,
 # and one and the same forward pass peaks at 50 MB in one process and at 100 MB in the next.
@@ -36,18 +38,29 @@ def status_bytes(field: str) -> int:
 
 
 def peak_above(run: Callable[[], Any]) -> tuple[int, float]:
-    """The highest anonymous memory during `run()` above that before it, in bytes, and the seconds it took.
+    """The highest anonymous memory during three runs above that before them, in bytes, and the seconds of a run.
 
-    The kernel keeps the highest resident memory itself, so nothing is missed between samples, as it would be on a busy
-    machine. It counts mapped files too; what they grew by is taken off.
+    A thread reads it all the while, as often as it can: products run without Python's lock, so a block's products of a
+    long context are seen hundreds of times. The kernel's own high-water mark also counts the pages of mapped files,
+    which come and go with what else the machine does: with it this figure wandered between 0.84 and 1.41.
     """
-    files = status_bytes("RssFile")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts again from here
-    before = status_bytes("VmRSS")
+    before, seen, done = status_bytes("RssAnon"), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            seen[0] = max(seen[0], status_bytes("RssAnon"))
+            time.sleep(0.0005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     began = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - began
-    return status_bytes("VmHWM") - before - max(0, status_bytes("RssFile") - files), seconds
+    try:
+        for _ in range(RUNS):
+            run()
+    finally:
+        done.set()
+        watcher.join()
+    return seen[0] - before, (time.perf_counter() - began) / RUNS
 
 
 def operation(kind: str, model: Any, layer: int) -> Callable[[Sequence[int]], Any]:

@@ -127,11 +127,11 @@ def shuffled_items(
     for item in items:
         own = by_id[item.example.rollout]
         topic = own.labels.get("topic")
-        positions = None
-        while positions is None:
+        while True:
             donor = rng.choice(rollouts)
-            if donor.id != own.id and (topic is None or donor.labels.get("topic") != topic):
-                positions = _donor_positions(item.example.positions, own, donor, rng)
+            positions = _donor_positions(item.example.positions, own, donor, rng)
+            if positions and donor.id != own.id and (topic is None or donor.labels.get("topic") != topic):
+                break
         found.append(Item(item.example, item.labelled, reads.vectors(donor.id, layers, positions)))
     return found
 

@@ -161,7 +161,6 @@ class _Parts:
             self.parts = found["parts"] if found["fingerprint"] == fingerprint else {}
 
     def __call__(self, name: str, kind: type[Result], measure: Callable[[], Sequence[Result]]) -> list[Result]:
-        adapter = TypeAdapter(list[kind])
         if name not in self.parts:
             self.parts[name] = [asdict(result) for result in measure()]
             if self.path is not None:
@@ -169,7 +168,7 @@ class _Parts:
                 partial = self.path.with_suffix(".partial")
                 partial.write_text(text, encoding="utf-8")
                 os.replace(partial, self.path)
-        return adapter.validate_python(self.parts[name])
+        return [TypeAdapter(kind).validate_python(row) for row in self.parts[name]]
 
 
 def _fingerprint(prepared: Prepared, contract: Contract, adapter: str, size: ReportSize) -> str:

@@ -40,9 +40,9 @@ def pick_read(rollout: Rollout, kind: str, window: int, place: Place, rng: rando
     """A window of `window` tokens for one kind of question; None where the rollout has none.
 
     Args:
-        place: For what the user asked for (topic, task, manner): `request_end` is a window that holds the token
-            that ends the user's turn and nothing of the answer; `anywhere` is any window from that token to the
-            answer's last. Other kinds have one place each, where their answer can be known.
+        place: For what the user asked for (topic, task, manner): `request_end` is a window that holds the last
+            token of the user's message and nothing of the answer; `anywhere` is any window from the token after it to
+            the answer's last. Other kinds have one place each, where their answer can be known.
     """
     user, assistant = rollout.user, rollout.assistant
     if kind == "speaker":
@@ -54,7 +54,7 @@ def pick_read(rollout: Rollout, kind: str, window: int, place: Place, rng: rando
     elif kind in ("next_word", "previous_word", "next"):
         first, stop = assistant
     elif place == "request_end":
-        first, stop = max(user[0], user[1] - window + 1), min(assistant[0], user[1] + window)
+        first, stop = max(user[0], user[1] - window), min(assistant[0], user[1] - 1 + window)
     else:
         first, stop = user[1], assistant[1]
     ends = range(first + window - 1, stop)
