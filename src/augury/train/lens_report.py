@@ -21,6 +21,7 @@ from augury.contract import Contract
 from augury.data.example import Example
 from augury.data.rollouts import Rollout
 from augury.data.sources.lens import lens_example
+from augury.errors import InputError
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapters_on
 from augury.lm.batch import chunks
@@ -116,36 +117,36 @@ def _answer_losses(lm: LanguageModel, contract: Contract, items: Sequence[Item],
 def shuffled_items(
     items: Sequence[Item], rollouts: Sequence[Rollout], reads: Reads, layers: Sequence[int], seed: int = 0
 ) -> list[Item]:
-    """The same items with another rollout's activations, as many and from the same layers and kind of place.
+    """The same items with another rollout's activations, as many and from the same layers and place.
 
-    A read before the answer gets the donor's read at the same distance from its answer, a read in the answer one
-    anywhere in the donor's. No rollout is its own donor, nor one of the same topic.
+    One fixed derangement: the rollouts stand in a circle, and each is given the next one that is long enough and of
+    another topic, read at the same distance from its answer's start (or as near to it as its answer reaches).
     """
-    rng = random.Random(seed)
-    by_id = {rollout.id: rollout for rollout in rollouts}
+    circle = random.Random(seed).sample(list(rollouts), len(rollouts))
+    places = {rollout.id: place for place, rollout in enumerate(circle)}
     found = []
     for item in items:
-        own = by_id[item.example.rollout]
-        topic = own.labels.get("topic")
-        while True:
-            donor = rng.choice(rollouts)
-            positions = _donor_positions(item.example.positions, own, donor, rng)
-            if positions and donor.id != own.id and (topic is None or donor.labels.get("topic") != topic):
-                break
-        found.append(Item(item.example, item.labelled, reads.vectors(donor.id, layers, positions)))
+        place = places[item.example.rollout]
+        donor, positions = _donor(item.example.positions, circle[place], circle[place + 1 :] + circle[:place])
+        found.append(Item(item.example, item.labelled, reads.vectors(donor, layers, positions)))
     return found
 
 
-def _donor_positions(
-    positions: Sequence[int], own: Rollout, donor: Rollout, rng: random.Random
-) -> Sequence[int] | None:
-    """Where to read the donor; None where it is too short."""
-    if positions[0] < own.assistant[0]:
-        first = positions[0] - own.assistant[0] + donor.assistant[0]
-    else:
-        first = rng.randint(donor.assistant[0], max(donor.assistant[0], donor.assistant[1] - len(positions)))
-    stop = first + len(positions)
-    return range(first, stop) if first >= donor.user[0] and stop <= donor.assistant[1] else None
+def _donor(positions: Sequence[int], own: Rollout, others: Sequence[Rollout]) -> tuple[int, range]:
+    """The first rollout that will do, by its id, and the positions to read of it."""
+    topic, n = own.labels.get("topic"), len(positions)
+    for other in others:
+        first = positions[0] - own.assistant[0] + other.assistant[0]
+        if positions[0] >= own.assistant[0]:
+            first = max(other.assistant[0], min(first, other.assistant[1] - n))
+        fits = other.user[0] <= first and first + n <= other.assistant[1]
+        if fits and (topic is None or other.labels.get("topic") != topic):
+            return other.id, range(first, first + n)
+    raise InputError(
+        "The control `shuffled` cannot be made.",
+        f"no held-out rollout of another topic than rollout {own.id}'s has room for {n} activations at the same place",
+        "raise rollouts.heldout",
+    )
 
 
 def target_losses(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> np.ndarray:
