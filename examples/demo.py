@@ -65,13 +65,15 @@ def show(console: Console, oracle_name: str, out: Path) -> None:
 
     heading(console, "1. The model answers a request, and its activations are captured")
     transcript = augury.generate(model, [{"role": "user", "content": REQUEST}], max_new_tokens=27)
+    request, reply = transcript.spans[0], transcript.spans[-1]
     # From the user's turn on: the system prompt before it is the same in every conversation.
-    everything = augury.capture(model, transcript, layers=layers, positions=slice(transcript.spans[0].start, None))
-    read = everything[-8:]
+    everything = augury.capture(model, transcript, layers=layers, positions=slice(request.start, None))
+    read = everything[request.stop - request.start - 8 : request.stop - request.start]
     console.print(f"user:      {REQUEST}", markup=False)
-    console.print(f"assistant: {words(model, transcript.token_ids[transcript.spans[-1].start :])}", markup=False)
+    console.print(f"assistant: {words(model, transcript.token_ids[reply.start :])}", markup=False)
     console.print(
-        f"\nThe oracle gets the activations of the last 8 tokens ({words(model, read.token_ids)!r}),", markup=False
+        f"\nThe oracle gets the activations of the request's last 8 tokens ({words(model, read.token_ids)!r}),",
+        markup=False,
     )
     console.print(f"as vectors and without the text: {read!r}", markup=False)
 
