@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import augury
+from augury.cli import fingerprint
+from augury.cli.fingerprint import folder_fingerprint
 from augury.cli.jsonl import run_file
+from augury.lm.adapters import add_adapter, save_adapter
 from augury.oracle import Oracle
-from tests.cli.conftest import Invoke, Tiny, one_object, refused
+from tests.cli.conftest import CONFIG, Invoke, Tiny, one_object, randomise, refused
+from tests.tiny import tiny_lm
 
 ABOUT, WHO = "Is this about cooking?", "Who is speaking here?"
 TEXTS = [
@@ -127,6 +134,60 @@ def test_a_finished_run_loads_nothing(
     assert one_object(invoke(*arguments))["new"] == 0
 
 
+def other_adapter(folder: Path, seed: int) -> Path:
+    """A folder whose adapter is another one after each training."""
+    lm = tiny_lm()
+    add_adapter(lm, CONFIG, "made")
+    randomise(lm, "made", seed)
+    save_adapter(lm, "made", CONFIG, folder, torch.float32)
+    return folder
+
+
+def test_an_oracle_trained_anew_is_asked_anew(tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path) -> None:
+    """Whatever its path: results of other weights or of another contract are not gone on with."""
+    oracle = Path(shutil.copytree(tiny.oracle, tmp_path / "oracle"))
+    arguments = ["ask", "--jsonl", many, "-o", tmp_path / "out.jsonl", "-q", ABOUT]
+    arguments += ["--model", tiny.model, "--oracle", oracle, "--json"]
+    assert one_object(invoke(*arguments))["new"] == 5
+    (oracle / "README.md").write_text("another card")
+    assert one_object(invoke(*arguments))["new"] == 0
+    before = {name: (oracle / name).read_bytes() for name in ("oracle.json", "adapter_model.safetensors")}
+    (oracle / "oracle.json").write_text(
+        (oracle / "oracle.json").read_text().replace('"coefficient": 2.0', '"coefficient": 3.0')
+    )
+    assert (oracle / "oracle.json").read_bytes() != before["oracle.json"]
+    assert one_object(invoke(*arguments))["error"]["what"].endswith("is not gone on with.")
+    (oracle / "oracle.json").write_bytes(before["oracle.json"])
+    assert one_object(invoke(*arguments))["new"] == 0
+    other_adapter(oracle, seed=8)
+    assert one_object(invoke(*arguments))["error"]["what"].endswith("is not gone on with.")
+
+
+def test_a_target_adapter_trained_anew_is_read_anew(tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path) -> None:
+    adapter = other_adapter(tmp_path / "adapter", seed=5)
+    arguments = ["score", "--jsonl", many, "-o", tmp_path / "out.jsonl", "-q", ABOUT, *tiny.options]
+    arguments += ["--adapter", adapter, "--donors", "0", "--json"]
+    assert one_object(invoke(*arguments))["new"] == 5
+    assert one_object(invoke(*arguments))["new"] == 0
+    other_adapter(adapter, seed=6)
+    assert one_object(invoke(*arguments))["error"]["what"].endswith("is not gone on with.")
+
+
+def test_a_fingerprint_follows_what_files_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    first = folder_fingerprint(tmp_path)
+    os.utime(weights, (1, 1))
+    (tmp_path / "README.md").write_text("a card")
+    assert folder_fingerprint(tmp_path) == first
+    weights.write_bytes(b"two")
+    assert folder_fingerprint(tmp_path) != first
+    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 2)
+    by_time = folder_fingerprint(tmp_path)
+    os.utime(weights, (2, 2))
+    assert folder_fingerprint(tmp_path) != by_time
+
+
 def test_bad_lines_are_told_and_counted(tiny: Tiny, invoke: Invoke, tmp_path: Path) -> None:
     good = {"context": TEXTS[0], "question": ABOUT}
     source = tmp_path / "in.jsonl"
@@ -145,6 +206,7 @@ def test_bad_lines_are_told_and_counted(tiny: Tiny, invoke: Invoke, tmp_path: Pa
             {**good, "positions": "text(absent)"},
             {**good, "layers": 3},
             {**good, "layers": 99},
+            {**good, "end": "open"},
             {"context": TEXTS[0] * 300, "question": ABOUT},
             {"token_ids": [100000], "question": ABOUT},
             {"token_ids": "5 6", "question": ABOUT},
@@ -158,10 +220,11 @@ def test_bad_lines_are_told_and_counted(tiny: Tiny, invoke: Invoke, tmp_path: Pa
     result = invoke("ask", "--jsonl", source, "-o", out, *tiny.options, "--json")
     found = one_object(result)
     assert result.exit_code == 1 and found["rows"] == 2
-    assert [row["line"] for row in rows_of(out)] == [1, 18]
+    assert [row["line"] for row in rows_of(out)] == [1, 19]
     bad = {entry["line"]: entry["why"] for entry in found["bad"]}
-    assert sorted(bad) == [2, *range(4, 18), 19]
-    for line, word in ((2, "JSON"), (5, "positon"), (10, "matches no token"), (11, "not trained"), (19, "UTF-8")):
+    assert sorted(bad) == [2, *range(4, 19), 20]
+    told = {2: "JSON", 5: "positon", 10: "matches no token", 11: "not trained", 13: "no turns", 20: "UTF-8"}
+    for line, word in told.items():
         assert word in bad[line] and f"line {line}: " in result.stderr
     again = invoke("ask", "--jsonl", source, "-o", out, *tiny.options, "--json")
     assert again.exit_code == 1 and one_object(again) == {**found, "new": 0, "kept": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -152,6 +153,38 @@ def test_capture_writes_what_ask_reads(tiny: Tiny, oracle: Oracle, invoke: Invok
     assert (found["text"], found["positions"]) == (want.text, list(want.positions))
 
 
+def test_percents_of_stored_activations_are_of_their_models_depth(tiny: Tiny, invoke: Invoke, tmp_path: Path) -> None:
+    acts = augury.capture(tiny.lm(), CONTEXT, layers=[1, 2], positions="last 3")
+    path = save(acts, tmp_path / "acts")
+    arguments = ["score", "-q", ABOUT, *tiny.options, "--donors", "0", "--json"]
+    found = one_object(invoke(*arguments, "--activations", path, "--layers", "62%"))
+    assert found["layers"] == [2]  # of 4 layers; of the 3 up to the deepest captured it would be 1
+    refused(invoke(*arguments[:-1], "--activations", path, "--layers", "75%"), 2, "Layers [3] were not captured")
+    bare = save(Activations.from_tensor(acts.vectors, (1, 2)), tmp_path / "bare")
+    refused(invoke(*arguments[:-1], "--activations", bare, "--layers", "62%"), 2, "depth is not known", "[1, 2]")
+    assert one_object(invoke(*arguments, "--activations", bare, "--layers", "2"))["layers"] == [2]
+
+
+def test_an_answer_is_as_long_as_the_contract_says(tiny: Tiny, invoke: Invoke, tmp_path: Path) -> None:
+    short = Path(shutil.copytree(tiny.oracle, tmp_path / "short"))
+    told = json.loads((short / "oracle.json").read_text())
+    (short / "oracle.json").write_text(json.dumps({**told, "generation": {"max_new_tokens": 2}}))
+    asked = ["ask", CONTEXT, "-q", ABOUT, "--model", tiny.model, "--json", "--oracle"]
+    found = {"short": one_object(invoke(*asked, short)), "plain": one_object(invoke(*asked, tiny.oracle))}
+    assert found["short"]["token_ids"] == found["plain"]["token_ids"][:2] != found["plain"]["token_ids"]
+    assert found["plain"]["settings"]["max_new_tokens"] == 24
+    assert one_object(invoke(*asked, short, "--max-new-tokens", "4"))["settings"]["max_new_tokens"] == 4
+
+
+def test_notes_of_loading_are_told_once(tiny: Tiny, invoke: Invoke, tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(tiny.oracle, tmp_path / "bare"))
+    told = json.loads((bare / "oracle.json").read_text())
+    (bare / "oracle.json").write_text(json.dumps({**told, "weights_fingerprint": None}))
+    asked = ["score", CONTEXT, "-q", ABOUT, "--model", tiny.model, "--oracle", bare, "--donors", "0"]
+    assert invoke(*asked).stderr.count("weights_fingerprint") == 1
+    assert any("weights_fingerprint" in note for note in one_object(invoke(*asked, "--json"))["notes"])
+
+
 @pytest.mark.parametrize("positions", ["last 1", "all"])
 def test_capture_tells_the_size_first(tiny: Tiny, invoke: Invoke, tmp_path: Path, positions: str) -> None:
     path = tmp_path / "acts.safetensors"
@@ -207,6 +240,7 @@ def test_a_target_adapter_is_on_while_reading(tiny: Tiny, oracle: Oracle, invoke
         (["ask", "--activations", "x", "--positions", "all", "-q", ABOUT], ["--positions does nothing"]),
         (["scan", CONTEXT, "-q", ABOUT, "--plot", "x.svg"], ["no PNG"]),
         (["ask", CONTEXT, "-q", ABOUT, "--model", "some/model"], ["No oracle was named", "--oracle"]),
+        (["score", CONTEXT, "-q", ABOUT, "--donors", "1"], ["--donors cannot be 1"]),
         (["train"], ["nothing to train"]),
         (["models", "add", "gpt2"], ["no bundled model"]),
     ],

@@ -16,6 +16,7 @@ from augury.activations.capture import capture_bytes
 from augury.errors import FormatError, InputError, NotFoundError, StorageError
 from augury.lm import Transcript
 from augury.lm.batch import columns_of, left_pad, length_groups
+from tests.families import build
 from tests.tiny import tiny_lm
 
 CHAT = [
@@ -191,3 +192,49 @@ def test_a_model_minus_itself_is_below_the_noise_floor(lm):
     assert float(augury.diff(again, base).relative_norms.max()) <= max(floor, 1e-6) < 1e-3
     tuned = capture(tiny_lm(seed=1), base.transcript, 2, "last 4")
     assert float(augury.diff(tuned, base).relative_norms.min()) > 100 * max(floor, 1e-6)
+
+
+@pytest.mark.parametrize("length", [100, 128])
+def test_the_noise_floor_of_a_context_that_fills_the_model(length):
+    lm = build("gpt2")  # whose positions are a table of 128
+    assert lm.max_positions == 128
+    ids = [5 + i % 40 for i in range(length)]
+    assert 0 < noise_floor(lm, ids, [1], [3, length - 1]) < 1e-3
+
+
+@pytest.mark.parametrize("layers", [1.0, None, object(), [1.5], "inf%", "nan%", True])
+def test_what_is_no_layer_is_refused_in_three_parts(layers):
+    with pytest.raises(InputError) as refused:
+        resolve_layers(30, layers)
+    assert refused.value.what and refused.value.why and refused.value.instead
+
+
+def test_a_file_says_what_took_it(lm, tmp_path):
+    import json
+    from importlib.metadata import version
+
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    acts = capture(lm, CHAT, 2, "last 4")
+    path = acts.save(tmp_path / "a")
+    with safe_open(path, framework="pt") as file:
+        index = json.loads(file.metadata()["augury"])
+    entry = index["items"][0]
+    packages = {name: version(name) for name in ("torch", "transformers", "peft")}
+    assert entry["versions"] == {"augury": augury.__version__, **packages}
+    assert entry["provenance"]["model"]["chat_template_hash"] == lm.identity.chat_template_hash
+    assert "revision" in entry["provenance"]["model"]
+    assert load(path).provenance == acts.provenance
+    del entry["versions"]  # as releases before it wrote them
+    save_file(load_file(path), tmp_path / "old", metadata={"augury": json.dumps(index)})
+    old = load(tmp_path / "old")
+    assert old.provenance.versions == {} and torch.equal(old.vectors, acts.vectors)
+
+
+def test_an_ending_is_refused_where_it_would_do_nothing(lm):
+    closed = capture(lm, CHAT, 2, "last 1", end="closed")
+    assert capture(lm, closed.transcript, 2, "last 1", end="closed").positions == closed.positions
+    for source in ("The text", [5, 6, 7], closed.transcript, ["The text", "tea"]):
+        with pytest.raises(InputError):
+            capture(lm, source, 2, "last 1", end="open")

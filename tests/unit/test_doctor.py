@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from augury.contract import Contract, PromptFormat, write_contract
+from augury.contract import Contract, PromptFormat, contract_from_dict, write_contract
 from augury.data.sources.lens import WORDINGS
 from augury.errors import InputError, NotFoundError
 from augury.lm import LanguageModel, load_model
@@ -23,6 +24,7 @@ from augury.lm.adapters import (
     save_adapter,
 )
 from augury.lm.batch import columns_of, left_pad
+from augury.lm.chat import needs_tokenizer
 from augury.oracle import doctor_oracle
 from augury.oracle.doctor import check_model
 from augury.oracle.doctor_lens import (
@@ -253,6 +255,74 @@ def test_an_adapter_without_a_contract_is_offered_its_own(
     assert [c.losses.real for c in report.candidates[:4]] == sorted(c.losses.real for c in report.candidates[:4])
     folder = with_contract(trained, offered, tmp_path)
     assert check_oracle(lm, folder).ok
+
+
+def test_the_offered_contract_is_a_whole_file(tried: OracleReport) -> None:
+    said = json.loads(json.dumps(tried.to_dict()["offered"]))
+    assert contract_from_dict(said) == tried.offered
+
+
+def test_a_base_without_a_chat_template_fails_a_check(trained: Path, contract: Contract) -> None:
+    base = tiny_lm()
+    needs_tokenizer(base).chat_template = None
+    report = check_oracle(base, trained)
+    assert [(check.name, check.ok) for check in report.checks] == [("tensors", True), ("contract", False)]
+    assert "no chat template" in report.checks[1].detail and report.offered is None
+    assert active_adapters(base.model) == () and not adapter_parameters(base.model, doctor_oracle.ADAPTER)
+
+
+def old_oracle(trained: Path, contract: Contract, folder: Path, **changes: Any) -> Path:
+    """The oracle as it was published before activations were added: with an `ao_config.json` of that day."""
+    folder.mkdir()
+    for file in trained.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = {
+        "schema_version": 1,
+        "hook_onto_layer": contract.injection.block,
+        "special_token": contract.prompt.slot_token,
+        "prefix_template": contract.prompt.template,
+        "steering_coefficient": contract.injection.coefficient,
+        "act_layer_combinations": [list(layers) for layers in contract.layers or ()],
+        "created_at_utc": "2025-10-01T00:00:00",
+        **changes,
+    }
+    (folder / "ao_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_guessed_operation_is_compared_with_the_other(
+    lm: LanguageModel, trained: Path, contract: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.warns(UserWarning, match="compares both"):
+        report = check_oracle(lm, old_oracle(trained, contract, tmp_path / "right"))
+    check = report.checks[-1]
+    assert (check.name, check.ok) == ("operation", True) and report.offered is None and report.ok
+    losses = {c.contract.injection.operation: c.losses.real for c in report.candidates}
+    assert losses["replace"] < losses["add"] - 0.5
+    # The same with the guess wrong: what `replace` would do, `add` does, and the other way round.
+    real = doctor_oracle.lens_losses
+
+    def swapped(lm: LanguageModel, given: Contract, *rest: Any) -> Any:
+        other = {"add": "replace", "replace": "add"}[given.injection.operation]
+        changed = given.injection.model_copy(update={"operation": other})
+        return real(lm, given.model_copy(update={"injection": changed}), *rest)
+
+    monkeypatch.setattr(doctor_oracle, "lens_losses", swapped)
+    with pytest.warns(UserWarning, match="compares both"):
+        wrong = check_oracle(lm, old_oracle(trained, contract, tmp_path / "wrong"))
+    assert not wrong.checks[-1].ok and wrong.offered is not None
+    assert wrong.offered.injection.operation == "add" and wrong.offered.layers == contract.layers
+    assert contract_from_dict(wrong.to_dict()["offered"]) == wrong.offered
+
+
+def test_both_operations_are_tried_where_the_layers_are_unknown_too(
+    lm: LanguageModel, trained: Path, contract: Contract, tmp_path: Path
+) -> None:
+    folder = old_oracle(trained, contract, tmp_path / "o", act_layer_combinations=[])
+    with pytest.warns(UserWarning, match="compares both"):
+        report = check_oracle(lm, folder)
+    assert {c.contract.injection.operation for c in report.candidates} == {"add", "replace"}
+    assert report.offered is not None and report.offered.injection.operation == "replace"
 
 
 def test_a_contract_without_layers_gets_only_them_tried(

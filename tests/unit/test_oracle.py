@@ -29,11 +29,11 @@ from augury.errors import (
 from augury.lm import LanguageModel, Sampling
 from augury.lm.adapters import active_adapters, adapter_parameters, adapters_on, add_adapter, remove_adapter
 from augury.oracle import Answer, Oracle, Score, Unavailable, hub, load_oracle
-from augury.oracle.choices import end_of_answer, spell
+from augury.oracle.choices import end_of_answer, prefixed, spell
 from augury.oracle.controls import CONTROLS, derangement, plans
-from augury.oracle.donors import cache_file, donor_bank, donor_texts
+from augury.oracle.donors import DonorBank, cache_file, donor_bank, donor_texts
 from augury.oracle.passes import Row, decode_rows
-from augury.oracle.prompt import plain_prompt
+from augury.oracle.prompt import build_labelled, plain_prompt
 from augury.oracle.save import save_oracle
 from tests.tiny import tiny_contract, tiny_lm
 
@@ -199,6 +199,14 @@ def test_the_prefix_is_not_doubled(oracle: Oracle) -> None:
     assert oracle.score(CONTEXT, asked, donors=0).margin == oracle.score(CONTEXT, COOKING, donors=0).margin
 
 
+def test_the_order_of_yes_and_no_does_not_matter(oracle: Oracle) -> None:
+    forth, back = (oracle.score(CONTEXT, COOKING, choices=c, donors=0) for c in (("Yes", "No"), ("no", "yes")))
+    assert back.question == forth.question == "Answer with 'Yes' or 'No' only. " + COOKING
+    assert back.margin == pytest.approx(-forth.margin, abs=1e-5)
+    for others in (("Yes", "No", "Maybe"), ("French", "German")):
+        assert prefixed(oracle.contract, COOKING, others) == COOKING
+
+
 def test_percentile_is_the_place_among_donors(oracle: Oracle, lm: LanguageModel) -> None:
     acts = capture(lm, CONTEXT, LAYER, "last 2")
     score = oracle.score(acts, COOKING, donors=5, controls=True)
@@ -278,6 +286,26 @@ def test_derangement(drawn: list[tuple[int, int]]) -> None:
         assert other is None or other in candidates
 
 
+def test_a_tensor_is_not_its_own_donor(oracle: Oracle, lm: LanguageModel) -> None:
+    """Choosing among layers or positions copies it; what it holds stays the same problem."""
+    values = torch.randn(2, 4, lm.d_model)
+    both = Activations.from_tensor(values, (1, LAYER))
+    alike = [
+        both.at_layers(LAYER)[:3],
+        Activations.from_tensor(values[1, :3].clone(), LAYER),
+        both.at_layers(LAYER)[:3],
+    ]
+    other = Activations.from_tensor(values[0, :3], LAYER)
+
+    def donors(given: list[Activations]) -> list[Any]:
+        items = [oracle.item(read, COOKING) for read in oracle.read(given, None, None)]
+        return [plan["shuffled"] for plan in plans(lm, oracle.contract, items)]
+
+    assert donors(alike) == [None] * 3
+    for found in donors([*alike, other])[:3]:
+        assert isinstance(found, Row) and found.vectors is not None and torch.equal(found.vectors, values[0, :3])
+
+
 # --- answers
 
 
@@ -320,6 +348,46 @@ def test_contexts_of_all_kinds_read_the_same(oracle: Oracle, lm: LanguageModel) 
     assert {*kinds, tensor} == {kinds[0]}
     chat = oracle.score([{"role": "user", "content": CONTEXT}], COOKING, donors=0)
     assert chat.margin != kinds[0]
+
+
+def test_positions_select_among_activations_by_token(oracle: Oracle, lm: LanguageModel) -> None:
+    acts = capture(lm, CONTEXT, LAYER, "last 5")
+    for selector, places in (("last 2", [3, 4]), ([-1, -3], [4, 2]), ("all", range(5)), (None, range(5))):
+        want = oracle.score(acts[list(places)], COOKING, donors=0)
+        found = oracle.score(acts, COOKING, positions=selector, donors=0)
+        assert found.positions == want.positions and found.margin == want.margin
+    assert len(oracle.scan(acts, COOKING, positions="last 2", donors=0).margins) == 2
+    assert len(oracle.scan(CONTEXT, COOKING, donors=0).margins) == len(acts.transcript)
+    assert len(oracle.score(CONTEXT, COOKING, donors=0).positions) == 8
+
+
+@pytest.mark.parametrize("selector", ["last 6", "first 1", [0]])
+def test_positions_that_were_not_captured_are_refused(oracle: Oracle, lm: LanguageModel, selector: Any) -> None:
+    with pytest.raises(InputError, match="not all captured"):
+        oracle.ask(capture(lm, CONTEXT, LAYER, "last 5"), WHO, positions=selector)
+
+
+def test_a_tensor_has_no_tokens_to_select(oracle: Oracle) -> None:
+    with pytest.raises(InputError, match="bare tensor"):
+        oracle.ask(torch.randn(3, oracle.base.d_model), WHO, layers=LAYER, positions="last 1")
+
+
+@pytest.mark.parametrize(("stated", "length"), [({"max_new_tokens": 3}, 3), ({}, 24), ({"max_new_tokens": None}, 24)])
+def test_an_answer_is_as_long_as_the_contract_says(
+    oracle: Oracle, lm: LanguageModel, stated: dict[str, Any], length: int
+) -> None:
+    known = oracle.contract.model_copy(update={"generation": stated})
+    other = Oracle(lm, known, oracle.adapter, "o")
+    assert other.ask(CONTEXT, WHO).token_ids == oracle.ask(CONTEXT, WHO, max_new_tokens=length).token_ids
+    assert other.ask(CONTEXT, WHO).settings.max_new_tokens == length
+    assert len(other.ask(CONTEXT, WHO, max_new_tokens=2).token_ids) <= 2
+
+
+def test_a_contract_that_states_no_length_is_refused(oracle: Oracle, lm: LanguageModel) -> None:
+    for stated in ("many", 0, True, 2.5):
+        known = oracle.contract.model_copy(update={"generation": {"max_new_tokens": stated}})
+        with pytest.raises(ContractError, match="max_new_tokens"):
+            Oracle(lm, known, oracle.adapter, "o").ask(CONTEXT, WHO)
 
 
 # --- controls
@@ -420,7 +488,57 @@ def test_a_scans_window_reaches_left_only(oracle: Oracle, lm: LanguageModel) -> 
     assert scan.donor_median is None and scan.values == scan.margins
 
 
+def test_one_scan_has_one_scale(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of one length have no donors: then no value is set off by a median."""
+    real = DonorBank.take
+    monkeypatch.setattr(DonorBank, "take", lambda self, count, n: [] if n == 1 else real(self, count, n))
+    scan = oracle.scan(CONTEXT, COOKING, window=2, donors=3)
+    assert scan.values == scan.margins and scan.donor_median is None
+    assert any("raw margins" in note for note in scan.notes)
+    whole = oracle.scan(CONTEXT, COOKING, window=1, donors=0)
+    assert whole.values == whole.margins
+
+
 # --- what must not happen
+
+
+def test_what_loading_found_out_is_in_every_result(folder: Path) -> None:
+    model = tiny_lm()
+    other = contract_of(model).model_copy(update={"weights_fingerprint": "another"})
+    with load_oracle(folder, model, contract=other) as loaded:
+        results = [loaded.ask(CONTEXT, WHO, max_new_tokens=1), loaded.score(CONTEXT, COOKING, donors=0)]
+        results.append(loaded.scan(capture(model, CONTEXT, LAYER, "last 2"), COOKING, donors=0))
+        assert loaded.notes
+    for result in results:
+        assert [line for line in result.warnings if line.startswith("other weights than in training")]
+        assert len(set(result.warnings)) == len(result.warnings)
+    wide = contract_of(model).model_copy(update={"d_model": 99})
+    with pytest.warns(UserWarning), load_oracle(folder, model, contract=wide, off_contract=True) as loaded:
+        answer = loaded.ask(torch.randn(2, model.d_model), WHO, layers=LAYER, max_new_tokens=1)
+    assert any(line.startswith("off contract: its width") for line in answer.warnings)
+
+
+def test_contracts_on_one_model_do_not_share_what_was_rendered() -> None:
+    """Each contract's own template and its arguments, whichever was rendered first."""
+    model = tiny_lm()
+    tokenizer: Any = model.tokenizer
+    own = "{{ date|default('') }}" + str(tokenizer.chat_template).replace(
+        "<|end|>\n", "<|end|>{{ tail|default('') }}\n"
+    )
+    tokenizer.chat_template = own
+    plain = contract_of(model)
+    dated = plain.model_copy(update={"chat_template_kwargs": {"date": "Who is tea? ", "tail": " user"}})
+
+    def labelled(lm: LanguageModel, contract: Contract) -> Any:
+        return build_labelled(lm, contract, (LAYER,), 3, WHO, [5, 6])
+
+    def alone(contract: Contract) -> Any:
+        return labelled(replace(model, memo={}), contract)
+
+    assert [labelled(model, c) for c in (plain, dated, plain)] == [alone(c) for c in (plain, dated, plain)]
+    assert labelled(model, plain) != labelled(model, dated)
+    tokenizer.chat_template = "tea " + own
+    assert labelled(model, plain) == alone(plain)
 
 
 def test_slot_tokens_in_a_question_are_text(oracle: Oracle, lm: LanguageModel) -> None:
@@ -498,6 +616,23 @@ def test_a_saved_oracle_answers_the_same(oracle: Oracle, lm: LanguageModel, tmp_
     assert "None were measured" in (where / "README.md").read_text()
 
 
+def test_saving_rounds_nothing_unless_told(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    with load_oracle(folder, tiny_lm()) as loaded:
+        with torch.no_grad():
+            for parameter in adapter_parameters(loaded.lm.model, loaded.adapter).values():
+                parameter.mul_(1 / 3)  # no longer a float16
+        want = loaded.score(CONTEXT, COOKING, donors=0)
+        exact = loaded.save_pretrained(tmp_path / "exact")
+        half = loaded.save_pretrained(tmp_path / "half", dtype=torch.float16)
+        with load_oracle(exact, tiny_lm()) as again:
+            assert again.score(CONTEXT, COOKING, donors=0).log_probs == want.log_probs
+    found = {name: load_file(name / "adapter_model.safetensors") for name in (exact, half)}
+    assert {t.dtype for t in found[half].values()} == {torch.float16}
+    assert all(torch.equal(found[half][key], tensor.half()) for key, tensor in found[exact].items())
+
+
 def test_a_saved_oracle_loads_in_plain_peft(oracle: Oracle, folder: Path) -> None:
     from peft import PeftModel
 
@@ -519,9 +654,28 @@ def test_saving_replaces_an_oracle_and_nothing_else(oracle: Oracle, tmp_path: Pa
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
 
 
+def test_saving_over_an_oracle_keeps_what_else_lies_there(oracle: Oracle, tmp_path: Path) -> None:
+    where = oracle.save_pretrained(tmp_path / "o")
+    (where / ".git").mkdir()
+    (where / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (where / "notes.txt").write_text("mine")
+    (where / "oracle.json").write_text("{}")
+    (where / "ao_config.json").write_text("{}")
+    fixed = oracle.contract.injection.model_copy(update={"operation": "replace"})  # which ao_config.json cannot say
+    other = oracle.contract.model_copy(update={"injection": fixed})
+    Oracle(oracle.lm, other, oracle.adapter, "o", oracle.config).save_pretrained(where)
+    names = {"README.md", "adapter_config.json", "adapter_model.safetensors", "oracle.json", ".git", "notes.txt"}
+    assert {path.name for path in where.iterdir()} == names
+    assert (where / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
+    assert (where / "notes.txt").read_text() == "mine"
+    with load_oracle(where, tiny_lm()) as again:
+        assert again.contract == other
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+
+
 def test_a_failed_save_leaves_the_old_oracle(oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = oracle.save_pretrained(tmp_path / "o")
-    before = (where / "oracle.json").read_bytes()
+    before = {path.name: path.read_bytes() for path in where.iterdir()}
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -529,7 +683,7 @@ def test_a_failed_save_leaves_the_old_oracle(oracle: Oracle, tmp_path: Path, mon
     monkeypatch.setattr("augury.oracle.save.write_contract", full)
     with pytest.raises(StorageError, match="No space left"):
         oracle.save_pretrained(where)
-    assert (where / "oracle.json").read_bytes() == before
+    assert {path.name: path.read_bytes() for path in where.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["o"]
 
 
@@ -614,6 +768,16 @@ def test_settings_that_cannot_be_used(oracle: Oracle, options: dict[str, Any]) -
         oracle.ask(CONTEXT, WHO, **options)
 
 
+def test_one_donor_is_no_comparison(oracle: Oracle) -> None:
+    for ask in (
+        lambda: oracle.ask(CONTEXT, WHO, controls=True, donors=1),
+        lambda: oracle.score(CONTEXT, COOKING, donors=1),
+        lambda: oracle.scan(CONTEXT, COOKING, donors=1),
+    ):
+        with pytest.raises(InputError, match="donors cannot be 1"):
+            ask()
+
+
 @pytest.mark.parametrize("choices", [("Yes",), ("Yes", " Yes"), ("Yes", ""), "Yes"])
 def test_choices_that_cannot_be_scored(oracle: Oracle, choices: Any) -> None:
     with pytest.raises(InputError):
@@ -644,6 +808,19 @@ def test_a_difference_within_the_noise_is_refused(oracle: Oracle, lm: LanguageMo
     assert isinstance(score.controls["text-all"], Unavailable)
     scan = oracle.scan(difference(lm, 1e-4), COOKING, donors=0)
     assert len(scan.margins) == 2 and any("left out" in line for line in scan.warnings)
+
+
+def test_a_difference_of_exactly_nothing_is_left_out_of_a_scan(oracle: Oracle, lm: LanguageModel) -> None:
+    made = difference(lm, 1e-4)
+    equal = replace(made, vectors=made.vectors * torch.tensor([0.0, 1.0, 1.0])[None, :, None])
+    scan = oracle.scan(equal, COOKING, donors=0)
+    assert scan.margins == pytest.approx(oracle.scan(equal[1:], COOKING, donors=0).margins, abs=1e-5)
+    assert scan.source.positions == equal.positions[1:]
+    with pytest.raises(InputError, match="not above the noise"):
+        oracle.ask(equal, WHO)
+    broken = replace(made, vectors=made.vectors * torch.tensor([1.0, float("nan"), 1.0])[None, :, None])
+    with pytest.raises(InputError, match="not finite"):
+        oracle.scan(broken, COOKING, donors=0)
 
 
 def test_another_base_is_refused_before_anything_is_loaded(folder: Path) -> None:

@@ -11,11 +11,13 @@ import torch
 from augury.data import bank
 from augury.data.rollouts import Rollout
 from augury.lm.adapters import add_adapter, remove_adapter
+from augury.stats import auc_interval
 from augury.train import lens_report as lens
 from augury.train import question_report as questions
 from augury.train import report as report_room
+from augury.train import topic_probe
 from augury.train.batching import prepare
-from augury.train.reads import capture_reads
+from augury.train.reads import Reads, capture_reads
 from augury.train.run import Prepared
 from tests.tiny import tiny_contract, tiny_lm
 
@@ -142,6 +144,57 @@ def test_a_read_of_the_requests_end_is_shuffled_for_one_of_another_requests_end(
             for first in [item.example.positions[0] - own.assistant[0] + other.assistant[0]]
         ]
         assert any(torch.equal(donor.vectors, start) for start in starts)
+
+
+def test_the_shuffled_control_does_not_tell_whose_turn_it_is(lm, rollouts, reads):
+    contract = tiny_contract(lm)
+    examples = questions.yes_no_examples(rollouts, {"speaker": 100}, 2, lm.tokenizer.decode)
+    items = [prepare(lm, contract, (2,), reads, example) for example in examples]
+    users = {
+        reads.vectors(r.id, (2,), range(first, first + 2)).numpy().tobytes()
+        for r in rollouts
+        for first in range(r.user[0], r.user[1] - 1)
+    }
+    same = []
+    for item, donor in zip(items, lens.shuffled_items(items, rollouts, reads, (2,)), strict=True):
+        of_user = donor.vectors.numpy().tobytes() in users
+        same.append(of_user == (item.example.positions[-1] < 13))
+    assert 0.35 < sum(same) / len(same) < 0.65
+
+
+def test_a_kind_with_one_rollout_is_left_out(lm, rollouts, reads, asked):
+    contract, examples, _ = asked
+    alone = next(example for example in examples if example.kind == "speaker").rollout
+    kept = [e for e in examples if e.kind == "topic" or e.rollout == alone]
+    results = questions.yes_no_report(lm, contract, "oracle", kept, rollouts, reads, controls=())
+    assert [result.kind for result in results] == ["all", "topic"]
+    assert results[0].questions == sum(example.kind == "topic" for example in examples)
+
+
+@pytest.mark.parametrize("signal", [0.0, 3.0])
+def test_the_topic_probe_reads_topics_it_never_saw_if_they_are_there(lm, monkeypatch, signal):
+    generator = torch.Generator().manual_seed(0)
+    names = {
+        t.answer: torch.nn.functional.normalize(torch.randn(16, generator=generator), dim=0) for t in bank.topics()
+    }
+    monkeypatch.setattr(topic_probe, "topic_directions", lambda lm, layer: names)
+    turn = torch.linalg.qr(torch.randn(16, 16, generator=generator))[0]
+    sets, tensors = {}, {}
+    for split, count in (("train", 400), ("heldout", 120)):
+        pool = bank.topics_of(split)
+        found = []
+        for i in range(count):
+            topic, number = pool[i % len(pool)], len(tensors)
+            vectors = signal * names[topic.answer] @ turn + torch.randn(60, 16, generator=generator)
+            tensors[number] = vectors[None]
+            labels = {"topic": topic.name, "category": topic.category}
+            found.append(Rollout(number, split, tuple(range(60)), (4, 10), (14, 60), labels))
+        sets[split] = found
+    reads = Reads([2], {number: 0 for number in tensors}, tensors)
+    probe = topic_probe.fit_topic_probe(lm, 2, sets["train"], reads, 4, "request_end")
+    examples = questions.yes_no_examples(sets["heldout"], {"topic": 120}, 4, lm.tokenizer.decode)
+    auc = auc_interval(probe.scores(examples, reads), [e.yes for e in examples], [e.rollout for e in examples])
+    assert auc.low > 0.9 if signal else auc.low < 0.5 < auc.high
 
 
 def test_a_near_topics_negative_is_of_its_own_area(rollouts, lm):

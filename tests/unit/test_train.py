@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from augury.data import bank
 from augury.data.mix import Stream
+from augury.data.prompts import make_prompts
 from augury.data.rollouts import Rollout
-from augury.errors import FormatError, StorageError
+from augury.errors import FormatError, InputError, StorageError
 from augury.lm.adapters import adapter_parameters, adapters_on
 from augury.oracle.inject import inject
-from augury.train.batching import collate, pools, prepare
+from augury.train.batching import batches, collate, pools, prepare
 from augury.train.checkpoint import latest, save_checkpoint
 from augury.train.loop import ADAPTER, _trainable, _training, learning_rate, train_adapter
 from augury.train.reads import Reads, capture_reads
@@ -116,6 +121,45 @@ def test_batched_loss_and_gradients_equal_plain_examples(lm, data, share):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(got, want, strict=True))
 
 
+def test_where_padding_leaks_batches_are_of_equal_lengths_and_step_the_same(lm, data, tmp_path, monkeypatch):
+    contract = tiny_contract(lm)
+    items = items_of(lm, contract, data)
+    (one,) = list(batches(lm, items, share=True))
+    whole = example_losses(lm, contract.injection, one[1])
+    monkeypatch.setitem(vars(lm), "pads_cleanly", False)
+    monkeypatch.setitem(vars(lm), "shares_prefixes", False)
+    found = torch.zeros(len(items))
+    for places, batch in batches(lm, items, share=True):
+        assert len({len(items[place].labelled.token_ids) for place in places}) == 1
+        assert bool(batch.rows.padded.attention_mask.all()), "a padded row in a batch of one length"
+        found[places] = example_losses(lm, contract.injection, batch)
+    assert torch.allclose(found, whole, atol=1e-5)
+
+
+def test_a_mix_that_no_rollout_serves_is_refused(lm, data):
+    mix = recipe().mix_at(0)
+    stream = Stream(data[0], "train", 0, lm.tokenizer.decode)
+    with pytest.raises(InputError, match="No example could be made"):
+        stream.unit(0, replace(mix, weights={"yes_no": 1.0}, yes_no={"food": 1.0}))
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_prompts_come_from_templates_of_their_own_split_only(split):
+    lists = bank.read("attributes")
+    templates = [t for kind in ("sentiment", "tense", "person") for group in lists[kind].values() for t in group]
+    templates += [t for task in bank.tasks() for t in task.templates]
+    foreign = [t for t in templates if bank.split_of("template", t) != split]
+    patterns = [re.compile(re.escape(t).replace(r"\{topic\}", ".+") + "$") for t in foreign]
+    own = [t for t in templates if bank.split_of("template", t) == split]
+    own = [re.compile(re.escape(t).replace(r"\{topic\}", ".+") + "$") for t in own]
+    seen = {key: 0 for key in ("sentiment", "tense", "person", "kind")}
+    for prompt in make_prompts(600, split, 0):
+        seen = {key: count + (key in prompt.labels) for key, count in seen.items()}
+        if any(pattern.search(prompt.text) for pattern in patterns):
+            assert any(pattern.search(prompt.text) for pattern in own), prompt.text
+    assert min(seen.values()) > 10
+
+
 def test_no_activation_receives_a_gradient(lm, data):
     contract = tiny_contract(lm)
     vectors = torch.randn(3, lm.d_model, requires_grad=True)
@@ -210,6 +254,19 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="step-000001 is whole"):
         save_checkpoint(tmp_path, 2, parameters, optimizer)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000001"]
+
+
+def test_a_full_disk_that_safetensors_reports_is_told_in_three_parts(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise SafetensorError("I/O error: No space left on device")
+
+    parameters = {"w": torch.nn.Parameter(torch.ones(2))}
+    optimizer = torch.optim.AdamW(parameters.values())
+    save_checkpoint(tmp_path, 1, parameters, optimizer)
+    monkeypatch.setattr("augury.train.checkpoint.save_file", full)
+    with pytest.raises(StorageError, match="step-000001 is whole"):
+        save_checkpoint(tmp_path, 2, parameters, optimizer)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 
 def test_reads_are_the_models_own_activations(lm, data, tmp_path):

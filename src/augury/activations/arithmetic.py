@@ -85,7 +85,8 @@ def noise_floor(model: LanguageModel, source: Any, layers: Sequence[int], positi
     """
     ids = transcript_of(model, source).token_ids
     alone = capture_vectors(model, [ids], layers, [positions], batch_size=1)[0].float()
-    longer = [*ids, *ids[: max(1, len(ids) // 2)]]
+    # A context that fills the model has no room beside it: then only the batch's size differs.
+    longer = [*ids, *ids[: max(1, len(ids) // 2)]][: model.max_positions]
     padded = model.pads_cleanly
     rows = [list(positions), [len(longer) - 1]] if padded else [list(positions), list(positions)]
     others = capture_vectors(model, [ids, longer if padded else ids], layers, rows, batch_size=2)[0].float()

@@ -40,7 +40,7 @@ def capture(
         layers: Layer indices, percents of depth such as `"62%"`, or a sequence of either. Layer `k` is the residual
             stream at the output of block `k`.
         positions: A selector (see `augury.activations.positions.resolve`), the same for every context.
-        end: How a conversation ends: `closed`, `generation`, `open` or `thinking`.
+        end: How a conversation ends: `closed`, `generation`, `open` or `thinking`. For messages only.
         batch_size: Contexts per forward pass.
         progress: Called with (contexts done, contexts in all).
 
@@ -48,10 +48,13 @@ def capture(
         `Activations` for one context, or a list of them for a list of contexts.
 
     Raises:
-        InputError: Nothing to read, too long, an unknown layer, or a selector without a match.
+        InputError: Nothing to read, too long, an unknown layer, a selector without a match, or `end` for something
+            that is not made of messages.
     """
     many = is_batch(source)
-    transcripts = [transcript_of(model, item, end) for item in (source if many else [source])]
+    contexts = list(source) if many else [source]
+    _check_end(contexts, end)
+    transcripts = [transcript_of(model, item, end) for item in contexts]
     wanted = resolve_layers(model.n_layers, layers)
     rows = [resolve(model, transcript, positions) for transcript in transcripts]
     log.info("capturing %.2f MB", sum(capture_bytes(model, len(wanted), len(r)) for r in rows) / 1e6)
@@ -62,6 +65,23 @@ def capture(
         for vector, row, transcript in zip(vectors, rows, transcripts, strict=True)
     ]
     return found if many else found[0]
+
+
+def _check_end(contexts: Sequence[Any], end: End | None) -> None:
+    """Refuse an ending for what ends as it is: it would be left out in silence."""
+    if end is None:
+        return
+    for context in contexts:
+        if isinstance(context, str) or (isinstance(context, Sequence) and context and isinstance(context[0], int)):
+            raise InputError(
+                "end= is for conversations.", "text and token ids have no turns", "pass messages, or leave end= out"
+            )
+        if isinstance(context, Transcript) and context.end != end:
+            raise InputError(
+                f"This Transcript does not end as {end!r}.",
+                f"it ends as {context.end!r} already, and its token ids are taken as they are",
+                "render the messages anew with this ending, or leave end= out",
+            )
 
 
 def is_batch(source: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,10 +161,16 @@ def resolve_layers(n_layers: int, layers: Any) -> tuple[int, ...]:
     """Layer indices from an index, a percent of depth such as `"62%"`, or a sequence of these.
 
     Raises:
-        InputError: Outside the model's depth, or none.
+        InputError: Outside the model's depth, none, or no layer at all.
     """
     from augury.contract import percent_to_layer
 
+    if not isinstance(layers, (int, str, Iterable)):
+        raise InputError(
+            f"{layers!r} names no layer.",
+            f"it is a {type(layers).__name__}",
+            'give an index, a percent of depth such as "62%", or a list of these',
+        )
     items = [layers] if isinstance(layers, (int, str)) else list(layers)
     if len(items) == 1 and isinstance(items[0], str) and "," in items[0]:
         items = items[0].split(",")
@@ -174,7 +180,7 @@ def resolve_layers(n_layers: int, layers: Any) -> tuple[int, ...]:
         percent = spelled.endswith("%")
         try:
             layer = percent_to_layer(n_layers, float(spelled[:-1])) if percent else int(spelled)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter for "inf%"
             layer = -1
         if not 0 <= layer < n_layers:
             raise InputError(

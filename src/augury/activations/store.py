@@ -125,6 +125,7 @@ def _index(item: Activations) -> dict[str, Any]:
         "positions": item.positions,
         "transcript": None if item.transcript is None else asdict(item.transcript),
         "noise_floor": item.noise_floor,
+        "versions": dict(provenance.versions),  # beside the provenance, whose fields older readers take as they are
         "provenance": {
             "model": None if provenance.model is None else provenance.model.model_dump(mode="json"),
             "adapters": provenance.adapters,
@@ -138,7 +139,8 @@ def _index(item: Activations) -> dict[str, Any]:
 def _item(entry: dict[str, Any], i: int, tensors: dict[str, Tensor]) -> Activations:
     known = dict(entry["provenance"])
     identity = None if known["model"] is None else ModelIdentity(**known["model"])
-    provenance = Provenance(**{**known, "model": identity, "adapters": tuple(known["adapters"])})
+    changed = {"model": identity, "adapters": tuple(known["adapters"]), "versions": entry.get("versions", {})}
+    provenance = Provenance(**{**known, **changed})
     return Activations(
         vectors=tensors[f"vectors_{i}"],
         layers=tuple(entry["layers"]),

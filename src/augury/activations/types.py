@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from augury.activations.versions import versions
 from augury.contract import ModelIdentity
 from augury.errors import InputError
 from augury.lm import LanguageModel, Transcript
@@ -26,6 +27,7 @@ class Provenance:
         dtype: The dtype it ran in.
         created: When, in UTC.
         kind: `capture`, `difference` or `tensor`.
+        versions: Of the packages that took them; empty where nobody knows (a tensor, an older file).
     """
 
     model: ModelIdentity | None
@@ -33,10 +35,12 @@ class Provenance:
     dtype: str = "float32"
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     kind: str = "capture"
+    versions: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, model: LanguageModel) -> Provenance:
-        return cls(model.identity, model.target_adapters, str(model.dtype).removeprefix("torch."))
+        dtype = str(model.dtype).removeprefix("torch.")
+        return cls(model.identity, model.target_adapters, dtype, versions=dict(versions()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,15 @@ def ask(
     temperature: Annotated[
         float | None, typer.Option(min=0, metavar="T", help="Of the samples. Default: 1.", show_default=False)
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="At most this many tokens an answer.")] = 24,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="At most this many tokens an answer. Default: the contract's, or 24.",
+            show_default=False,
+        ),
+    ] = None,
     controls: Annotated[
         bool, typer.Option("--controls", help="Also without, with other activations and from text.")
     ] = False,

@@ -102,7 +102,8 @@ def _measured(costs: Costs, run: Path | None) -> Costs:
     path = None if run is None else run / "metrics.jsonl"
     if path is None or not path.is_file():
         return costs
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[-200:]]
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]  # not a torn one
+    rows = [json.loads(line) for line in whole[-200:]]
     if not rows:
         return costs
     tokens = sum(row["tokens"] for row in rows) / len(rows)

@@ -142,9 +142,8 @@ def _print_oracle(name: str, report: OracleReport) -> None:
     if report.offered is not None:
         console = stdout()
         console.print("The best contract. Save it beside the adapter as oracle.json if you trust it:", style="bold")
-        fields = report.offered.model_dump(mode="json", exclude_unset=True)
         # Never wrapped: it is to be copied.
-        typer.echo(json.dumps({"schema_version": 1, **fields}, indent=2))
+        typer.echo(json.dumps(report.to_dict()["offered"], indent=2))
 
 
 def _print_candidates(candidates: Sequence[Candidate]) -> None:

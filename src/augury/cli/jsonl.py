@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from augury._version import __version__
 from augury.cli.common import Tell, dumps, progress_bar, say, write_json
+from augury.cli.fingerprint import fingerprints
 from augury.cli.reading import Pair, Request, Verb
 from augury.cli.sources import STDIN, Loaded, capture_many, load, messages_of, parse_layers, transcript
 from augury.errors import AuguryError, InputError, NotFoundError, StorageError
@@ -112,7 +114,14 @@ def _lines(source: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _tasks(verb: Verb, request: Request, lines: Iterator[tuple[int, bytes]], bad: Bad) -> Iterator[Task]:
-    common = {"verb": verb.name, **verb.settings, **request.identity, "positions": request.context.positions}
+    common = {
+        "verb": verb.name,
+        **verb.settings,
+        **request.identity,
+        "positions": request.context.positions,
+        "files": fingerprints(request.models, request.oracles),
+        "augury": __version__,
+    }
     seen: dict[str, int] = {}
     for number, line in lines:
         try:
@@ -141,6 +150,8 @@ def _row(number: int, line: bytes, request: Request) -> Row:
     if unknown or len(given) != 1:
         named = f"it has the unknown fields {', '.join(unknown)}" if unknown else f"it has {given or 'no context'}"
         raise _bad_row(named)
+    if value.get("end") is not None and given[0] != "messages":
+        raise _bad_row(f"it has an end, and {given[0]} has no turns")
     return Row(
         line=number,
         context=_context(given[0], value[given[0]]),
@@ -256,6 +267,9 @@ def _write(stream: TextIO, task: Task, result: Any) -> None:
 def _ask_missing(verb: Verb, request: Request, tasks: Sequence[Task], kept: set[str], out: Path, bad: Bad) -> int:
     """Ask what is not in `out` yet; returns how many results were added."""
     loaded = load(request.models, request.oracles)
+    for note in loaded.oracle.notes:
+        if not note.startswith("off contract"):  # said already, as a warning
+            say(f"note: {note}", style="dim")
     written = 0
     with _open(out) as stream, progress_bar(f"{verb.name} {request.batch.jsonl}") as tell:
         for start in range(0, len(tasks), verb.chunk):

@@ -59,6 +59,7 @@ class Request:
 def carry_out(verb: Verb, request: Request, as_json: bool) -> None:
     """Do what was said and print it."""
     _check(request)
+    _check_donors(verb)
     if request.batch.jsonl is not None:
         from augury.cli.jsonl import run_file
 
@@ -81,6 +82,12 @@ def _check(request: Request) -> None:
         raise InputError("--out belongs to --jsonl.", why, "pass --jsonl FILE too, or redirect stdout")
     elif not request.questions:
         raise InputError("There is no question.", "none was passed", 'pass --question "What is this about?"')
+
+
+def _check_donors(verb: Verb) -> None:
+    if verb.settings.get("donors") == 1:
+        why = "one donor is no comparison: there is no place among one"
+        raise InputError("--donors cannot be 1.", why, "pass 2 or more, or 0 for none")
 
 
 def _check_batch(request: Request) -> None:

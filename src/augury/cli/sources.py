@@ -144,24 +144,30 @@ def load(models: ModelOptions, oracles: OracleOptions) -> Loaded:
     Raises:
         InputError: No oracle was named for a model other than the bundled one.
     """
+    name = oracle_name(models, oracles)
+    from augury.oracle import load_oracle
+
+    plain = ModelOptions(models.model, None, models.dtype, models.device)
+    base = load_target(models if oracles.target is None else plain)
+    target = base if oracles.target is None else load_target(models, oracles.target)
+    with working(f"loading the oracle {name}"):
+        oracle = load_oracle(name, base, off_contract=oracles.off_contract)
+    return Loaded(oracle, target)
+
+
+def oracle_name(models: ModelOptions, oracles: OracleOptions) -> str:
+    """The oracle that was named, or the one that ships.
+
+    Raises:
+        InputError: No oracle was named for a model other than the bundled one.
+    """
     if oracles.oracle is None and models.model != SHIPPED:
         raise InputError(
             f"No oracle was named for {models.model}.",
             f"the oracle that ships belongs to {SHIPPED}",
             "pass --oracle with a folder or hub id of an oracle trained for this model",
         )
-    from augury.oracle import load_oracle
-
-    plain = ModelOptions(models.model, None, models.dtype, models.device)
-    base = load_target(models if oracles.target is None else plain)
-    target = base if oracles.target is None else load_target(models, oracles.target)
-    name = oracles.oracle or SHIPPED
-    with working(f"loading the oracle {name}"):
-        oracle = load_oracle(name, base, off_contract=oracles.off_contract)
-    for note in oracle.notes:
-        if not note.startswith("off contract"):  # said already, as a warning
-            say(f"note: {note}", style="dim")
-    return Loaded(oracle, target)
+    return oracles.oracle or SHIPPED
 
 
 # --- activations ---------------------------------------------------------------------------------------------------
@@ -188,7 +194,6 @@ def check_stored(stored: StoredOptions, context: ContextOptions, models: ModelOp
 
 def load_stored(path: Path, layers: str | None) -> Activations:
     """Activations from a file, or some of their layers."""
-    from augury.activations import resolve_layers
     from augury.activations.store import load
 
     acts = load(path)
@@ -196,7 +201,18 @@ def load_stored(path: Path, layers: str | None) -> Activations:
         why = f"it holds the activations of {len(acts)} contexts"
         raise InputError(f"{path} is not one context.", why, "save each context in a file of its own")
     wanted = parse_layers(layers)
-    return acts if wanted is None else acts.at_layers(resolve_layers(max(acts.layers) + 1, wanted))
+    return acts if wanted is None else acts.at_layers(_layers_among(acts, wanted))
+
+
+def _layers_among(acts: Activations, wanted: list[str]) -> tuple[int, ...]:
+    """Layer indices; percents are of the depth of the model that the activations were captured from."""
+    from augury.activations import resolve_layers
+
+    model = acts.provenance.model
+    if model is None and any(layer.endswith("%") for layer in wanted):
+        why = "the activations do not say which model they were captured from, so its depth is not known"
+        raise InputError("A percent of depth names no layer here.", why, f"name layers among {list(acts.layers)}")
+    return resolve_layers(max(acts.layers) + 1 if model is None else model.n_layers, wanted)
 
 
 def capture_one(loaded: Loaded, source: Any, end: Any, layers: Any, positions: Any) -> Activations:

@@ -135,13 +135,16 @@ class Positions(_Frozen):
 
 
 class TrainedOn(_Frozen):
-    """What the oracle was trained on; counts of target tokens, examples and optimizer steps."""
+    """What the oracle was trained on: counts of tokens, examples and optimizer steps, the time, and the machine."""
 
     recipe: str | None = None
     data_fingerprint: str | None = None
     tokens: Count | None = None
     examples: Count | None = None
     steps: Count | None = None
+    seconds: Count | None = None
+    hardware: str | None = None
+    seed: int | None = None
 
 
 class Contract(_Frozen):

@@ -12,6 +12,7 @@ from augury.data.example import Example
 from augury.data.rollouts import Rollout
 from augury.data.sources.lens import lens_example
 from augury.data.sources.questions import OPEN_KINDS, YES_NO_KINDS, Place, open_question, pick_read, yes_no_pair
+from augury.errors import InputError
 
 Task = Literal["past_lens", "future_lens", "yes_no", "open"]
 
@@ -40,6 +41,9 @@ class Mix:
     long_k: float = 0.15
 
 
+TRIES = 1000
+
+
 class Stream:
     """Examples by number; `stream.examples(i)` makes one unit (an example, or a yes/no pair)."""
 
@@ -53,10 +57,15 @@ class Stream:
     def unit(self, number: int, mix: Mix) -> tuple[Example, ...]:
         """The unit of this number under a mix."""
         rng = random.Random(f"{self.seed}:{number}")
-        while True:
+        for _ in range(TRIES):
             task = _draw({**mix.weights, "yes_no": mix.weights.get("yes_no", 0) / 2}, rng)  # a pair counts twice
             if found := self._make(task, mix, rng):
                 return found
+        raise InputError(
+            "No example could be made.",
+            f"none of {TRIES} draws from the mix found a rollout with the label or the length that it needs",
+            "sample more rollouts, longer ones, or weigh other kinds of questions",
+        )
 
     def _make(self, task: str, mix: Mix, rng: random.Random) -> tuple[Example, ...]:
         if task in ("past_lens", "future_lens"):

@@ -49,8 +49,7 @@ def make_prompts(count: int, split: Split, seed: int) -> list[Prompt]:
 
 
 def _of_split(what: str, templates: list[str] | tuple[str, ...], split: Split) -> list[str]:
-    found = [template for template in templates if bank.split_of("template", template) == split]
-    return found or [templates[0] if split == "train" else templates[-1]]
+    return [template for template in templates if bank.split_of("template", template) == split]
 
 
 def _pick_task(split: Split, rng: random.Random) -> tuple[Task, str]:

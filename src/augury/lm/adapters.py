@@ -10,7 +10,6 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from augury.errors import ContractError, FormatError, ModelError, NotFoundError
+from augury.errors import AuguryError, ContractError, FormatError, ModelError, NotFoundError
+from augury.lm.adapter_kinds import peft_config, plain_start
+from augury.lm.tuners import (
+    Before,
+    adapter_names,
+    adapters_on,
+    forget,
+    forget_config,
+    replaces,
+    tuner_layers,
+)
+from augury.lm.tuners import active_adapters as active_adapters  # others import it from here
 
 if TYPE_CHECKING:
     from augury.lm.load import LanguageModel
@@ -39,53 +49,11 @@ class AdapterReport:
     renamed: str | None
 
 
-def tuner_layers(model: nn.Module) -> list[tuple[str, Any]]:
-    """The modules of `model` that hold adapters."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
-    kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
-
-
 def plain_model(model: nn.Module) -> nn.Module:
     """The Hugging Face model inside a PEFT wrapper, or the model itself."""
     from peft import PeftModel
 
     return model.get_base_model() if isinstance(model, PeftModel) else model  # pyright: ignore[reportReturnType]
-
-
-def active_adapters(model: nn.Module) -> tuple[str, ...]:
-    """The adapters that are on now."""
-    found = [name for _, layer in tuner_layers(model) if not layer._disable_adapters for name in _names(layer)]
-    return tuple(dict.fromkeys(found))
-
-
-def _names(layer: Any) -> list[str]:
-    active = layer._active_adapter
-    return [active] if isinstance(active, str) else list(active)
-
-
-@contextmanager
-def adapters_on(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Run with exactly the adapters `names` on (none: all off), in eval mode; restore everything on any exit.
-
-    Restored are the active adapters, `requires_grad` (which is never touched) and every module's train mode.
-    """
-    layers = [layer for _, layer in tuner_layers(model)]
-    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
-    training = [module for module in model.modules() if module.training]
-    try:
-        for layer in layers:
-            layer._active_adapter, layer._disable_adapters = list(names), not names
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for layer, (active, disabled) in zip(layers, before, strict=True):
-            layer._active_adapter, layer._disable_adapters = active, disabled
-        for module in training:
-            module.training = True
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:
@@ -118,18 +86,18 @@ def load_adapter(lm: LanguageModel, folder: Path, name: str) -> AdapterReport:
     as it was.
 
     Raises:
-        ContractError: The tensors do not fit this model.
+        ContractError: The tensors do not fit this model, or the adapter would change the model for good.
         FormatError: A pickle, or a broken file.
     """
-    config = adapter_config(folder)
+    config = plain_start(adapter_config(folder))
     tensors = _read_tensors(folder / "adapter_model.safetensors")
-    add_adapter(lm, {k: v for k, v in config.items() if k != "base_model_name_or_path"}, name)
+    add_adapter(lm, config, name)
     try:
         renamed = _fill(lm, tensors, name)
     except BaseException:
         remove_adapter(lm, name)
         raise
-    modules = sum(1 for _, layer in tuner_layers(lm.model) if name in _adapter_names(layer))
+    modules = sum(1 for _, layer in tuner_layers(lm.model) if name in adapter_names(layer))
     return AdapterReport(name, len(tensors), modules, renamed)
 
 
@@ -144,33 +112,42 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def add_adapter(lm: LanguageModel, config: dict[str, Any], name: str) -> None:
-    """Put a fresh adapter of this PEFT `config` on the model, off and frozen."""
-    from peft import PeftConfig, inject_adapter_in_model
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    """Put a fresh adapter of this PEFT `config` on the model, off and frozen, or leave the model as it was.
 
-    if name in {n for _, layer in tuner_layers(lm.model) for n in _adapter_names(layer)}:
+    Raises:
+        ContractError: It does not fit this model, or would change it for good.
+        FormatError: The configuration is not valid.
+    """
+    from peft import inject_adapter_in_model
+
+    if name in {n for _, layer in tuner_layers(lm.model) for n in adapter_names(layer)}:
         raise ContractError(f"An adapter '{name}' is on the model already.", "names are unique", "unload it first")
-    kind: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[config.get("peft_type", "LORA")]
-    known = {key: value for key, value in config.items() if key in kind.__dataclass_fields__ and key != "peft_type"}
-    before = [(layer, layer._active_adapter, layer._disable_adapters) for _, layer in tuner_layers(lm.model)]
-    frozen = {id(p): p.requires_grad for p in lm.model.parameters()}
-    mode = lm.model.training
+    chosen, before = peft_config(config), Before.of(lm.model)
     try:
-        inject_adapter_in_model(kind(**{**known, "inference_mode": False}), lm.model, adapter_name=name)
-    except ValueError as error:
-        raise ContractError(
-            "The adapter does not fit this model.", str(error)[:300], "use the base it was made for"
-        ) from error
+        inject_adapter_in_model(chosen, lm.model, adapter_name=name)
+        _check_replaced(lm)
+    except BaseException as error:  # peft wraps module after module and stops in between
+        before.restore_modules(lm.model, name)
+        if isinstance(error, AuguryError) or not isinstance(error, Exception):
+            raise
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+        raise ContractError("The adapter does not fit this model.", why, "use the base it was made for") from error
     finally:
-        for parameter in lm.model.parameters():
-            parameter.requires_grad_(frozen.get(id(parameter), False))
-        known_layers = {id(layer) for layer, _, _ in before}
-        for _, layer in tuner_layers(lm.model):
-            if id(layer) not in known_layers:
-                layer._active_adapter, layer._disable_adapters = [], True
-        for layer, active, disabled in before:
-            layer._active_adapter, layer._disable_adapters = active, disabled
-        lm.model.train(mode)
+        before.restore_flags(lm.model)
+
+
+def _check_replaced(lm: LanguageModel) -> None:
+    """Refuse an adapter that replaces modules in which hooks or other adapters stand: these would see nothing."""
+    blocks = {id(block) for block in lm.blocks}
+    for path, layer in tuner_layers(lm.model):
+        inside = {id(module) for module in layer.modules()} - {id(layer)} if replaces(layer) else set()
+        if inside & blocks or inside & {id(other) for _, other in tuner_layers(layer)}:
+            raise ContractError(
+                "The adapter does not fit this model.",
+                f"{path} is replaced whole (modules_to_save), and in it stand decoder blocks or other adapters, which "
+                "would then be passed by",
+                "unload the other adapters first, or merge the one that replaces it into its base and load that",
+            )
 
 
 def _fill(lm: LanguageModel, tensors: dict[str, Tensor], name: str) -> str | None:
@@ -219,7 +196,7 @@ def _renamings(plain: dict[str, Tensor], segment: str | None) -> Iterator[dict[s
 def adapter_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     """The adapter's parameters, under the names that a PEFT file gives them."""
     places = {
-        f"{path}.{attribute}.{name}": f"{path}.{attribute}"
+        f"{path}.{attribute}.{name}": path if replaces(layer) else f"{path}.{attribute}"
         for path, layer in tuner_layers(model)
         for attribute in layer.adapter_layer_names
         if name in getattr(layer, attribute, ())
@@ -228,8 +205,13 @@ def adapter_parameters(model: nn.Module, name: str) -> dict[str, nn.Parameter]:
     for key, parameter in model.named_parameters():
         place = next((head for head in _heads(key) if head in places), None)
         if place is not None:
-            found[places[place] + key.removeprefix(place)] = parameter
+            found[_file_key(places[place] + key.removeprefix(place))] = parameter
     return found
+
+
+def _file_key(key: str) -> str:
+    """DoRA's magnitude became a module in peft while its files stayed as they were."""
+    return key.removesuffix(".weight") if key.endswith(".lora_magnitude_vector.weight") else key
 
 
 def _heads(key: str) -> Iterator[str]:
@@ -239,34 +221,22 @@ def _heads(key: str) -> Iterator[str]:
         key = key.rpartition(".")[0]
 
 
-def _adapter_names(layer: Any) -> set[str]:
-    return {name for attribute in layer.adapter_layer_names for name in getattr(layer, attribute, {})}
-
-
 def remove_adapter(lm: LanguageModel, name: str) -> None:
     """Take an adapter off; a module that holds no other becomes the plain module it was."""
     for path, layer in reversed(tuner_layers(lm.model)):  # fused experts nest their wrappers: the inner one first
-        if name not in _adapter_names(layer):
+        if name not in adapter_names(layer):
             continue
-        active = [n for n in _names(layer) if n != name]
-        disabled = layer._disable_adapters
-        for attribute in (*layer.adapter_layer_names, *layer.other_param_names):
-            held: Any = getattr(layer, attribute, None)
-            if hasattr(held, "pop") and name in held:
-                held.pop(name)
-        layer._active_adapter, layer._disable_adapters = active, disabled
-        if not _adapter_names(layer):
+        forget(layer, name)
+        if not adapter_names(layer):
             parent, _, child = path.rpartition(".")
-            setattr(lm.model.get_submodule(parent), child, layer.get_base_layer())
-    configs = getattr(lm.model, "peft_config", None)
-    if isinstance(configs, dict):
-        configs.pop(name, None)
-        if not configs:
-            del lm.model.peft_config
+            plain = layer.original_module if replaces(layer) else layer.get_base_layer()
+            setattr(lm.model.get_submodule(parent), child, plain)
+    forget_config(lm.model, name)
 
 
-def load_target_adapter(lm: LanguageModel, folder: Path, name: str = "target") -> LanguageModel:
+def load_target_adapter(lm: LanguageModel, folder: Path, name: str | None = None) -> LanguageModel:
     """The same model as a target with an adapter of its own, which stays on while activations are captured."""
+    name = name or _free_name(lm, "target")
     load_adapter(lm, folder, name)
     if not moves_logits(lm, (*lm.target_adapters, name), lm.target_adapters):
         remove_adapter(lm, name)
@@ -275,7 +245,14 @@ def load_target_adapter(lm: LanguageModel, folder: Path, name: str = "target") -
             "the logits with and without it are equal",
             "check that it was trained and saved for this model",
         )
-    return replace(lm, target_adapters=(*lm.target_adapters, name), name=f"{lm.name}+{folder.name}")
+    on = (*lm.target_adapters, name)
+    return replace(lm, target_adapters=on, name=f"{lm.name}+{folder.name}", plain_name=lm.base_name)
+
+
+def _free_name(lm: LanguageModel, wanted: str) -> str:
+    """`wanted`, or with a number where another target on the same base has it."""
+    taken = {name for _, layer in tuner_layers(lm.model) for name in adapter_names(layer)}
+    return next(name for name in (wanted, *(f"{wanted}_{i}" for i in range(2, 2 + len(taken)))) if name not in taken)
 
 
 def moves_logits(lm: LanguageModel, on: Sequence[str], off: Sequence[str]) -> bool:

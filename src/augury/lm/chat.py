@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from augury.errors import InputError
+from augury.lm.spans import content_spans
 
 if TYPE_CHECKING:
     from augury.lm.load import LanguageModel
@@ -67,19 +68,32 @@ def transcript_of(lm: LanguageModel, source: Any, end: End | None = None) -> Tra
     Raises:
         InputError: Empty, too long for the model, an unknown ending, or not one of these kinds.
     """
+    _check_end(end)
+    items = source if isinstance(source, Sequence) and not isinstance(source, (str, bytes)) else ()
     if isinstance(source, Transcript):
         found = source
     elif isinstance(source, str):
         found = _from_text(lm, source)
-    elif source and all(isinstance(item, int) for item in source):
-        found = Transcript(tuple(source), model=lm.name)
-    elif source and all(isinstance(item, (Mapping, Message)) for item in source):
-        found = render_chat(lm, source, end)
+    elif items and all(isinstance(item, int) for item in items):
+        found = Transcript(tuple(items), model=lm.name)
+    elif items and all(isinstance(item, (Mapping, Message)) for item in items):
+        found = render_chat(lm, items, end)
     else:
         raise InputError(
-            "There is nothing to read.", f"{source!r:.60} is no text", "pass text, messages, token ids or a Transcript"
+            "There is nothing to read.", _no_text(source), "pass text, messages, token ids or a Transcript"
         )
     return _checked(lm, found)
+
+
+def _no_text(source: Any) -> str:
+    if hasattr(source, "tolist"):
+        return f"a {type(source).__name__} is no list of token ids: write .tolist() after it"
+    return f"{source!r:.60} is no text"
+
+
+def _check_end(end: str | None) -> None:
+    if end is not None and end not in ENDS:
+        raise InputError(f"'{end}' is no ending.", "a conversation's end is explicit", f"use one of {', '.join(ENDS)}")
 
 
 def _checked(lm: LanguageModel, transcript: Transcript) -> Transcript:
@@ -139,21 +153,33 @@ def render_chat(
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> Transcript:
     """Render a conversation through the model's chat template, as token ids with the spans of its turns."""
-    turns = as_messages(messages)
+    _check_end(end)
+    turns, options = as_messages(messages), template_kwargs or {}
     end = end or ("generation" if turns and turns[-1].role == "user" else "closed")
-    if end not in ENDS:
-        raise InputError(f"'{end}' is no ending.", "a conversation's end is explicit", f"use one of {', '.join(ENDS)}")
     if not turns:
         raise InputError("There is nothing to read.", "the conversation has no turns", "add at least one message")
     tokenizer = needs_tokenizer(lm)
-    if not tokenizer.chat_template:
+    if not (tokenizer.chat_template or options.get("chat_template")):
         raise InputError(
             f"{lm.name} has no chat template.", "a base model's tokenizer has none", "pass raw text instead of messages"
         )
-    encoded = _apply(tokenizer, turns, end, template_kwargs or {})
+    encoded = _rendered(tokenizer, turns, end, options)
     ids = tuple(encoded["input_ids"])
     _one_bos(tokenizer, ids)
-    return Transcript(ids, _spans(tokenizer, turns, end, template_kwargs or {}, encoded), turns, end, lm.name)
+    return Transcript(ids, _spans(tokenizer, turns, end, options, encoded), turns, end, lm.name)
+
+
+def _rendered(tokenizer: Any, turns: tuple[Message, ...], end: End, kwargs: Mapping[str, Any]) -> Any:
+    from jinja2 import TemplateError
+
+    try:
+        return _apply(tokenizer, turns, end, kwargs)
+    except (TemplateError, ValueError) as error:
+        raise InputError(
+            "The chat template does not take this conversation.",
+            f"it says: {str(error)[:200]}",
+            "check the order of the roles, or pass raw text or token ids",
+        ) from error
 
 
 def _apply(tokenizer: Any, turns: tuple[Message, ...], end: End, kwargs: Mapping[str, Any], text: bool = False) -> Any:
@@ -182,18 +208,26 @@ def _one_bos(tokenizer: Any, ids: tuple[int, ...]) -> None:
 def _spans(
     tokenizer: Any, turns: tuple[Message, ...], end: End, kwargs: Mapping[str, Any], encoded: Any
 ) -> tuple[Span, ...]:
-    """Where each turn's content stands, from the rendered text's character offsets."""
+    """Where each turn's content stands, from the rendered text's character offsets.
+
+    A turn that the template rewrote has no span, so that a role selector refuses it.
+    """
     if "offset_mapping" not in encoded:
         return ()
-    text = _apply(tokenizer, turns, end, kwargs, text=True)
-    spans, cursor = [], 0
-    for turn in turns:
-        content = turn.content.strip()
-        start = text.find(content, cursor) if content else -1
-        if start < 0:
-            continue  # the template rewrote this turn; a role selector then refuses
-        cursor = start + len(content)
-        inside = [i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < cursor and b > start and b > a]
-        if inside:
-            spans.append(Span(turn.role, inside[0], inside[-1] + 1))
-    return tuple(spans)
+
+    def render(contents: Sequence[str]) -> str:
+        said = tuple(replace(turn, content=text) for turn, text in zip(turns, contents, strict=True))
+        return _apply(tokenizer, said, end, kwargs, text=True)
+
+    contents = [turn.content for turn in turns]
+    places = content_spans(contents, render(contents), render)
+    found = (_tokens(encoded["offset_mapping"], place) for place in places)
+    return tuple(Span(turn.role, *span) for turn, span in zip(turns, found, strict=True) if span is not None)
+
+
+def _tokens(offsets: Sequence[tuple[int, int]], place: tuple[int, int] | None) -> tuple[int, int] | None:
+    """The tokens that carry characters of the place."""
+    if place is None:
+        return None
+    inside = [i for i, (a, b) in enumerate(offsets) if a < place[1] and b > place[0] and b > a]
+    return (inside[0], inside[-1] + 1) if inside else None

@@ -17,7 +17,7 @@ from torch import Tensor
 from augury.errors import InputError
 from augury.lm.adapters import adapters_on
 from augury.lm.batch import Padded, length_groups
-from augury.lm.chat import End, Span, Transcript, needs_tokenizer, render_chat, transcript_of
+from augury.lm.chat import End, Span, Transcript, transcript_of
 from augury.lm.load import LanguageModel
 from augury.lm.shared import SharedBatch, forward_shared, full_mask, share_prefix, take_rows
 
@@ -179,6 +179,9 @@ def generate(
 
     Returns:
         The whole transcript; its last span, of role `assistant`, is what was generated.
+
+    Raises:
+        InputError: Nothing to read, or no room in the model's context for that many new tokens.
     """
     return generate_batch(lm, [messages], Sampling(max_new_tokens, temperature, top_p, seed), end=end)[0]
 
@@ -192,7 +195,7 @@ def generate_batch(
     step: Callable[[int], None] | None = None,
 ) -> list[Transcript]:
     """`generate` for several conversations in one batch."""
-    starts = [_start(lm, item, end) for item in conversations]
+    starts = [_start(lm, item, end, sampling.max_new_tokens) for item in conversations]
     rows = [start.token_ids for start in starts]
     texts: list[list[int]] = [[] for _ in rows]
     with adapters_on(lm.model, lm.target_adapters):
@@ -211,11 +214,16 @@ def _groups(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> list[list[int]]
     return length_groups([len(row) for row in rows], len(rows), equal=True)
 
 
-def _start(lm: LanguageModel, source: Any, end: End | None) -> Transcript:
-    if isinstance(source, (str, Transcript)):
-        return transcript_of(lm, source)
-    needs_tokenizer(lm)
-    return render_chat(lm, source, end or "generation")
+def _start(lm: LanguageModel, source: Any, end: End | None, new_tokens: int) -> Transcript:
+    raw = isinstance(source, (str, Transcript))
+    start = transcript_of(lm, source, end if raw else end or "generation")
+    if lm.max_positions is not None and len(start) + new_tokens > lm.max_positions:
+        raise InputError(
+            f"There is no room for {new_tokens} more tokens.",
+            f"the context has {len(start)} tokens and {lm.name} takes {lm.max_positions} in all",
+            "shorten the context, or lower max_new_tokens",
+        )
+    return start
 
 
 def _extend(start: Transcript, new: list[int], lm: LanguageModel) -> Transcript:

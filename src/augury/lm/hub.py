@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
 
 from augury.errors import AuguryError, FormatError, ModelError, NetworkError, NotFoundError
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_S = 6.0  # for connecting, and again for the answer
-WAITS_S = (0.5, 1.0)  # between the tries; three tries of a hub that hangs end well within 30 s
+TIMEOUT_S = 6.0  # of one address for connecting, and again for the answer: a name may have many addresses
+PATIENCE_S = 6.0  # until a try is joined by another
+WAITS_S = (0.5, 1.0)  # between the tries
+DEADLINE_S = 20.0  # for all tries together
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 # By name: which HTTP library the hub's client uses changes between its releases.
@@ -38,26 +43,49 @@ class HubAnswer:
 def ask_hub(repository: str, revision: str | None = None) -> HubAnswer:
     """Ask the hub for a repository, several times where it does not answer, for at most about 20 s in all.
 
-    To be called before the hub's own client downloads: that one tries again for minutes, for every file anew.
+    To be called before the hub's own client downloads: that one tries again for minutes, for every file anew. Each
+    try runs in a thread of its own, since nothing bounds how long a name is looked up and the client's timeout holds
+    for each of its addresses anew. A try that still hangs is left behind, and its answer taken if it comes after all.
     """
     from huggingface_hub import HfApi
 
-    began = time.monotonic()
-    found: Exception = RuntimeError("never asked")
-    for tried in range(1, len(WAITS_S) + 2):
-        try:
-            return HubAnswer(HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S).sha)
-        except Exception as error:  # the client raises its own, its HTTP library's and the system's errors
-            if not _no_answer(error):
-                return HubAnswer()
-            found = error
-        if "OfflineModeIsEnabled" in kinds(found):
+    began, replies = time.monotonic(), SimpleQueue[HubAnswer | Exception]()
+    why, tries = "no answer", len(WAITS_S) + 1
+    for tried in range(1, tries + 1):
+        Thread(target=_ask, args=(HfApi(), repository, revision, replies), daemon=True).start()
+        left = began + DEADLINE_S - time.monotonic()
+        reply = _reply(replies, left if tried == tries else min(PATIENCE_S, left))
+        if isinstance(reply, HubAnswer):
+            return reply
+        why = first_line(reply) if reply is not None else f"no answer after {time.monotonic() - began:.0f} s"
+        if reply is not None and "OfflineModeIsEnabled" in kinds(reply):
             return HubAnswer(unreachable="HF_HUB_OFFLINE is set")
-        if tried <= len(WAITS_S):
-            log.warning("the hub does not answer (%s); trying again", first_line(found))
+        if tried < tries:
+            log.warning("the hub does not answer (%s); trying again", why)
             time.sleep(WAITS_S[tried - 1])
-    reason = f"{first_line(found)} (tried {len(WAITS_S) + 1} times in {time.monotonic() - began:.0f} s)"
-    return HubAnswer(unreachable=reason)
+    return HubAnswer(unreachable=f"{why} (tried {tries} times in {time.monotonic() - began:.0f} s)")
+
+
+def _ask(api: Any, repository: str, revision: str | None, replies: SimpleQueue[HubAnswer | Exception]) -> None:
+    try:
+        replies.put(HubAnswer(api.model_info(repository, revision=revision, timeout=TIMEOUT_S).sha))
+    except Exception as error:  # the client raises its own, its HTTP library's and the system's errors
+        replies.put(error if _no_answer(error) else HubAnswer())
+
+
+def _reply(replies: SimpleQueue[HubAnswer | Exception], seconds: float) -> HubAnswer | Exception | None:
+    try:
+        return replies.get(timeout=max(0.0, seconds))
+    except Empty:
+        return None
+
+
+def cached_commit(repository: str, revision: str | None = None) -> str | None:
+    """The commit of a model that the cache on this machine has under this revision."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _no_answer(error: BaseException) -> bool:

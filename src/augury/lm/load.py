@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 from dataclasses import dataclass, field
@@ -14,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from augury.contract import ModelIdentity
-from augury.errors import FormatError, InputError, NotFoundError
+from augury.errors import InputError, NotFoundError
 from augury.lm import bundled
 from augury.lm.blocks import Decoder, find_decoder, text_config
-from augury.lm.hub import ask_hub, loading
+from augury.lm.fingerprint import chat_template_hash, tokenizer_hash, weights_fingerprint
+from augury.lm.hub import loading
+from augury.lm.pretrained import Found, Options, from_pretrained, parse_dtype, read_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +38,8 @@ class LanguageModel:
         tokenizer: Its tokenizer, or None for a folder without one (then only token ids can be read).
         name: What it was loaded as; `revision` says which weights.
         target_adapters: The adapters that belong to this model as a *target* (never an oracle's).
+        plain_name: What the base was loaded as, where `name` says more than that (`base+adapter`).
+        fingerprint: The weights' fingerprint, where they were cast so that it cannot be taken from them any more.
         memo: Rendered prompt parts, kept so that one question costs one rendering.
     """
 
@@ -46,7 +49,14 @@ class LanguageModel:
     revision: str | None
     decoder: Decoder
     target_adapters: tuple[str, ...] = ()
+    plain_name: str | None = None
+    fingerprint: str | None = None
     memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def base_name(self) -> str:
+        """The name of the model without its target adapters."""
+        return self.plain_name or self.name
 
     @property
     def blocks(self) -> tuple[nn.Module, ...]:
@@ -109,7 +119,7 @@ class LanguageModel:
             n_layers=self.n_layers,
             vocab_size=self.vocab_size,
             tokenizer_hash=tokenizer_hash(self.tokenizer) if self.tokenizer is not None else None,
-            weights_fingerprint=weights_fingerprint(self.decoder),
+            weights_fingerprint=self.fingerprint or weights_fingerprint(self.decoder),
             chat_template_hash=chat_template_hash(self.tokenizer),
         )
 
@@ -162,35 +172,63 @@ def load_model(
 
     Args:
         source: An alias (`"smollm2"`), a Hugging Face id, a folder, or a model already loaded.
-        dtype: A torch dtype or its name. Default: float32 on a CPU, bfloat16 on a GPU.
+        dtype: A torch dtype or its name. Default: float32 on a CPU, bfloat16 on a GPU. A model that is already loaded
+            is never cast.
         device_map: As in transformers. Default: the first GPU, else the CPU.
         adapter: A PEFT adapter that makes this model the target: it stays on while activations are captured.
-        revision: The hub revision.
-        tokenizer: For a model that is already loaded.
+        revision: The hub revision; the model's `revision` is the commit that it stands for.
+        tokenizer: For a Hugging Face model that is already loaded, or instead of the one that lies with the weights.
         blocks: The dotted name of the decoder block list, where it cannot be found by structure.
         attn_implementation: As in transformers.
 
     Raises:
+        InputError: An option that cannot be applied to a model that is already loaded.
         NotFoundError: Neither a folder nor a model that the hub knows.
         NetworkError: The hub cannot be reached.
         FormatError: The weights are pickles; only safetensors are read.
         ModelError: The decoder blocks cannot be found.
     """
+    late = {"device_map": device_map, "attn_implementation": attn_implementation}
     if isinstance(source, LanguageModel):
-        return source
-    if isinstance(source, nn.Module):
+        _refuse_late(source.dtype, dtype, {**late, "revision": revision, "tokenizer": tokenizer, "blocks": blocks})
+        lm = source
+    elif isinstance(source, nn.Module):
         lm = _wrap(source, tokenizer, revision, blocks)
+        _refuse_late(lm.dtype, dtype, late)
     else:
-        name, folder, revision = _resolve(str(source), revision)
-        model, tok = _from_pretrained(
-            folder, revision if folder == name else None, dtype, device_map, attn_implementation
+        lm = _load(
+            str(source), revision, Options(parse_dtype(dtype), device_map, attn_implementation), tokenizer, blocks
         )
-        lm = LanguageModel(model, tok, name, revision, find_decoder(model, blocks))
     if adapter is not None:
         from augury.lm.adapters import load_target_adapter
 
         lm = load_target_adapter(lm, Path(adapter))
     return lm
+
+
+def _refuse_late(has: torch.dtype, dtype: torch.dtype | str | None, options: dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if parse_dtype(dtype) not in (None, has):
+        given.append(f"dtype ({dtype}, the model is {str(has).removeprefix('torch.')})")
+    if given:
+        raise InputError(
+            f"A model that is already loaded cannot be given another {' or '.join(given)}.",
+            "these are fixed when a model is loaded, and a caller's model is never changed for good",
+            "load it by its name with these options, or change the model before it is passed",
+        )
+
+
+def _load(source: str, revision: str | None, options: Options, tokenizer: Any, blocks: str | None) -> LanguageModel:
+    name, folder, revision = _resolve(source, revision)
+    found = from_pretrained(folder, revision if folder == name else None, options)
+    return LanguageModel(
+        found.model,
+        tokenizer if tokenizer is not None else found.tokenizer,
+        name,
+        found.commit or revision,
+        find_decoder(found.model, blocks),
+        fingerprint=_uncast_fingerprint(folder, found, blocks),
+    )
 
 
 def _wrap(model: nn.Module, tokenizer: Any, revision: str | None, blocks: str | None) -> LanguageModel:
@@ -217,99 +255,16 @@ def _resolve(source: str, revision: str | None) -> tuple[str, str, str | None]:
     return source, source, revision
 
 
-def _from_pretrained(
-    source: str, revision: str | None, dtype: torch.dtype | str | None, device_map: Any, attn: str | None
-) -> tuple[Any, Any]:
-    from transformers import AutoConfig
+def _uncast_fingerprint(source: str, found: Found, blocks: str | None) -> str | None:
+    """The fingerprint of weights that were cast on reading, from the same files read again.
 
-    chosen = _dtype(dtype)
-    unreachable = None if Path(source).is_dir() else ask_hub(source, revision).unreachable
-    # A model's own code is never run; saying so keeps transformers from asking in the terminal.
-    where: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
-    if unreachable:
-        log.warning("the hub does not answer (%s); looking in the cache for %s", unreachable, source)
-        where["local_files_only"] = True
-    with loading(source, unreachable):
-        config = AutoConfig.from_pretrained(source, **where)
-        gpu = torch.cuda.is_available() and (device_map is None or device_map != "cpu")
-        chosen = chosen or (torch.bfloat16 if gpu else torch.float32)
-        options: dict[str, Any] = {"device_map": device_map if device_map is not None else ("cuda" if gpu else None)}
-        if attn:
-            options["attn_implementation"] = attn
-        model, report = _auto_class(config).from_pretrained(
-            source, dtype=chosen, use_safetensors=True, output_loading_info=True, **where, **options
-        )
-        _check_filled(model, source, set(report["missing_keys"]))
-        tokenizer = _tokenizer(source, where)
-    return model.eval(), tokenizer
-
-
-def _check_filled(model: nn.Module, source: str, missing: set[str]) -> None:
-    """Refuse weights that the files lack: transformers draws them at random and only warns."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)  # a tied weight is filled under any of its names
-    empty = [shared[0] for shared in names.values() if missing.issuperset(shared)]
-    if empty:
-        raise FormatError(
-            f"{source} lacks weights of its model.",
-            f"{len(empty)} of {len(names)} parameters are in no file, such as {empty[0]}, and would be random",
-            "fetch or save the model again, whole",
-        )
-
-
-def _auto_class(config: Any) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
-    return AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModelForImageTextToText
-
-
-def _tokenizer(source: str, where: dict[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    folder = Path(source)
-    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("*.model")):
-        return None  # the golden folders: read by token ids only
-    return AutoTokenizer.from_pretrained(source, **where)
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    found = getattr(torch, str(dtype).removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        why = "torch has no floating-point type of this name"
-        raise InputError(f"'{dtype}' is no dtype.", why, "use float32, bfloat16 or float16")
-    return found
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """SHA-256 over the sorted (token, id) pairs and the special ids: equal for equal tokenizers, whatever the file."""
-    digest = hashlib.sha256()
-    for token, i in sorted(tokenizer.get_vocab().items()):
-        digest.update(f"{token}\0{i}\n".encode())
-    digest.update(str(sorted(set(tokenizer.all_special_ids))).encode())
-    return digest.hexdigest()
-
-
-def chat_template_hash(tokenizer: Any) -> str | None:
-    """SHA-256 of the chat template's text, or None where there is none."""
-    template = getattr(tokenizer, "chat_template", None)
-    return hashlib.sha256(str(template).encode()).hexdigest() if template else None
-
-
-def weights_fingerprint(decoder: Decoder, samples: int = 64) -> str:
-    """SHA-256 over sampled base weights of every block, rounded to bfloat16 so that the load dtype does not matter.
-
-    Adapter tensors are left out: the fingerprint names the base whatever hangs on it.
+    float32 and bfloat16 give one fingerprint. float16 has neither the range nor the rounding of bfloat16, so what was
+    cast to it cannot give that fingerprint any more.
     """
-    digest = hashlib.sha256()
-    for index, block in enumerate(decoder.blocks):
-        for name, parameter in sorted(block.named_parameters(), key=lambda pair: pair[0].replace(".base_layer", "")):
-            if "lora_" in name or parameter.is_meta:
-                continue
-            flat = parameter.detach().reshape(-1)
-            values = flat[:: max(1, flat.numel() // samples)][:samples].to("cpu", torch.bfloat16)
-            digest.update(f"{index}.{name.replace('.base_layer', '')}{tuple(parameter.shape)}".encode())
-            digest.update(values.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
+    weights = found.model.get_input_embeddings().weight
+    if weights.dtype in (torch.float32, torch.bfloat16):
+        return None
+    with loading(source):
+        where = {**found.where, "local_files_only": True}
+        again = read_weights(source, found.model.config, where, dtype=torch.bfloat16, device_map="cpu")
+        return weights_fingerprint(find_decoder(again, blocks))

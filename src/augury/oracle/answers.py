@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from augury._version import __version__
 from augury.activations import Provenance
+from augury.activations.versions import versions
 from augury.oracle import show
 from augury.oracle.consensus import Consensus, Group, consensus, normalise_answer
 
@@ -29,18 +27,6 @@ __all__ = [
 
 Method = Literal["first-token", "whole-choice"]
 LEAST_MASS = 0.5
-
-
-@cache
-def versions() -> dict[str, str]:
-    """The versions of the packages that decide an answer."""
-    found = {"augury": __version__}
-    for package in ("torch", "transformers", "peft"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not known"
-    return found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from augury.errors import InputError
+from augury.contract import Contract
+from augury.errors import ContractError, InputError
 from augury.lm import Sampling
 from augury.oracle.answers import Answer, Settings, Unavailable
 from augury.oracle.consensus import consensus, normalise_answer
@@ -17,8 +18,27 @@ from augury.oracle.reading import decoded
 if TYPE_CHECKING:
     from augury.oracle.oracle import Oracle
 
+DEFAULT_NEW_TOKENS = 24
+
 Texts = list[list[int]]
 T = TypeVar("T")
+
+
+def new_tokens(contract: Contract, given: int | None) -> int:
+    """How long an answer may be: as given, else as the contract says, else 24 tokens.
+
+    Raises:
+        ContractError: The contract states something else than a number of tokens.
+    """
+    if given is not None:
+        return given
+    stated = contract.generation.get("max_new_tokens")
+    if stated is None:
+        return DEFAULT_NEW_TOKENS
+    if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
+        why = f"its generation.max_new_tokens is {stated!r}"
+        raise ContractError("The contract does not say how long an answer may be.", why, "pass max_new_tokens=24")
+    return stated
 
 
 def settings_of(samples: int | None, temperature: float, max_new_tokens: int, seed: int) -> Settings:

@@ -67,7 +67,8 @@ def _use(contract: Contract) -> list[str]:
 
 def _making(contract: Contract, lora: Mapping[str, Any]) -> list[str]:
     trained = contract.trained_on
-    lines = [] if trained is None else [f"- {name.replace('_', ' ')}: {value}" for name, value in trained if value]
+    told = [] if trained is None else [(name, value) for name, value in trained if value is not None]
+    lines = [f"- {name.replace('_', ' ')}: {f'{value:,}' if isinstance(value, int) else value}" for name, value in told]
     named = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rank-stabilised": "use_rslora"}
     lora_fields = ", ".join(f"{name} {lora[key]}" for name, key in named.items() if lora.get(key) is not None)
     if lora_fields:
@@ -89,7 +90,7 @@ def _figures(contract: Contract) -> list[str]:
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested figures as (name, value), numbers with four digits."""
+    """Nested figures as (name, value): numbers with four digits, three of them as an estimate with its interval."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name}, {key}" if name else str(key))
@@ -97,7 +98,9 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for i, inner in enumerate(value):
             yield from _flat(inner, f"{name} {i + 1}")
     elif isinstance(value, list | tuple):
-        yield name, " to ".join(map(_figure, value)) if len(value) == 2 else ", ".join(map(_figure, value))
+        figures = [_figure(inner) for inner in value]
+        interval = len(figures) == 3 and all(isinstance(inner, float) for inner in value)
+        yield name, f"{figures[0]} [{figures[1]}, {figures[2]}]" if interval else ", ".join(figures)
     else:
         yield name, _figure(value)
 

@@ -63,7 +63,8 @@ def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
 def prefixed(contract: Contract, question: str, choices: Sequence[str]) -> str:
     """The question with the contract's yes/no prefix, unless it begins so or has other choices."""
     prefix, question = contract.prompt.yes_no_prefix, question.strip()
-    yes_no = tuple(choice.casefold() for choice in choices) == tuple(choice.casefold() for choice in YES_NO)
+    # In either order: it is the same question, asked about the other answer.
+    yes_no = sorted(choice.casefold() for choice in choices) == sorted(choice.casefold() for choice in YES_NO)
     if not yes_no or not question or question.startswith(prefix.strip()):
         return question
     return prefix + question

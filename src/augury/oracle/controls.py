@@ -9,9 +9,12 @@ untrained     same prompt, same injection, oracle adapter off
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+import torch
 
 from augury.activations import Activations
 from augury.contract import Contract
@@ -96,11 +99,17 @@ def derangement(problems: Sequence[Hashable], shapes: Sequence[Hashable]) -> lis
 
 
 def _problem(item: Item) -> Hashable:
-    """Readings of one conversation are one problem, however it went on; a bare tensor is one by itself."""
+    """Readings of one conversation are one problem, however it went on; bare tensors of equal values are one too."""
     transcript = item.acts.transcript
     if transcript is None:
-        return item.acts.vectors.data_ptr()
+        return _values(item.acts)
     return transcript.messages or transcript.token_ids
+
+
+def _values(acts: Activations) -> Hashable:
+    """Not where the tensor lies: selecting layers or positions copies it, and it would be its own donor."""
+    plain = acts.vectors.detach().to("cpu", torch.float32).contiguous()
+    return acts.layers, tuple(plain.shape), hashlib.sha256(plain.numpy().tobytes()).hexdigest()
 
 
 def _shape(item: Item) -> Hashable:

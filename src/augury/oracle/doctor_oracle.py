@@ -5,14 +5,23 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from augury.contract import Contract, Injection, PromptFormat, check_runs_on, percent_to_layer, read_contract
+from augury.contract import (
+    SCHEMA_VERSION,
+    Contract,
+    Injection,
+    PromptFormat,
+    check_runs_on,
+    percent_to_layer,
+    read_contract,
+)
 from augury.contract.contract import Layout
+from augury.contract.formats import AO_CONFIG_FILE, ORACLE_FILE
 from augury.errors import AuguryError, ContractError
 from augury.lm import LanguageModel
 from augury.lm.adapters import load_adapter, moves_logits, remove_adapter
@@ -60,8 +69,9 @@ class OracleReport:
 
     Attributes:
         checks: What was tried.
-        candidates: For an adapter without a contract: every contract tried, the best first.
-        offered: The best of them where it reads activations; to be saved as `oracle.json`.
+        candidates: For an adapter without a contract, or with one whose operation is a guess: every contract tried,
+            the best first.
+        offered: The best of them where it reads activations and is not the adapter's own; to be saved as `oracle.json`.
     """
 
     checks: tuple[Check, ...]
@@ -77,8 +87,13 @@ class OracleReport:
             "ok": self.ok,
             "checks": [check.to_dict() for check in self.checks],
             "candidates": [candidate.to_dict() for candidate in self.candidates],
-            "offered": self.offered.model_dump(mode="json", exclude_defaults=True) if self.offered else None,
+            "offered": None if self.offered is None else _as_file(self.offered),
         }
+
+
+def _as_file(contract: Contract) -> dict[str, Any]:
+    """What may be saved as `oracle.json` as it is: only what is stated, and the schema's version."""
+    return {"schema_version": SCHEMA_VERSION, **contract.model_dump(mode="json", exclude_unset=True)}
 
 
 def check_oracle(lm: LanguageModel, source: str | Path, progress: Told | None = None) -> OracleReport:
@@ -102,11 +117,15 @@ def check_oracle(lm: LanguageModel, source: str | Path, progress: Told | None = 
         tensors = timed("tensors", lambda: _load(lm, folder))
         if not tensors.ok:
             return OracleReport((tensors,))
+        stated = [] if contract is None else [contract]
+        if contract is not None and _operation_guessed(folder, contract):
+            stated.append(_other_operation(contract))
         if contract is None or contract.layers is None:
             why = unknown or "its contract does not state the layers"
-            return _try_candidates(lm, contract, tensors, why, tell)
+            return _try_candidates(lm, stated, tensors, why, tell)
         runs = timed("contract", lambda: _runs_on(contract, lm))
-        return OracleReport((tensors, runs, *_lens_checks(lm, contract, tell)))
+        report = OracleReport((tensors, runs, *_lens_checks(lm, contract, tell)))
+        return report if len(stated) == 1 else _with_operations(lm, stated, report, tell)
     finally:
         remove_adapter(lm, ADAPTER)
 
@@ -125,6 +144,37 @@ def _contract(folder: Path, source: str, n_layers: int) -> tuple[Contract | None
         return read_contract(folder, repository=repository, n_layers=n_layers), ""
     except ContractError as error:
         return None, error.why
+
+
+def _operation_guessed(folder: Path, contract: Contract) -> bool:
+    """Whether the operation was told from a date: `ao_config.json` never states it, and otherwise it adds."""
+    sidecar = (folder / AO_CONFIG_FILE).is_file() and not (folder / ORACLE_FILE).is_file()
+    return sidecar and contract.injection.operation == "replace"
+
+
+def _other_operation(contract: Contract) -> Contract:
+    """The same contract with the operation that was not guessed."""
+    added = contract.injection.model_copy(update={"operation": "add"})
+    return contract.model_copy(update={"injection": added})
+
+
+def _with_operations(lm: LanguageModel, stated: Sequence[Contract], report: OracleReport, tell: Told) -> OracleReport:
+    """The report with both operations compared, and the other one offered where the guess was wrong."""
+    start = time.perf_counter()
+    try:
+        texts, layers = lens_texts(lm, stated[0]), (stated[0].layers or ((),))[0]
+        ranked = _ranked(lm, stated, texts, {layers: text_vectors(lm, texts, layers)}, tell)
+    except AuguryError as error:
+        check = Check("operation", False, f"{error.what} {error.why}", time.perf_counter() - start)
+        return replace(report, checks=(*report.checks, check))
+    best, guess = ranked[0], stated[0].injection.operation
+    right = best.contract.injection.operation == guess
+    losses = ", ".join(f"{found.contract.injection.operation} {found.losses.real:.2f}" for found in ranked)
+    told = "has the least loss" if right else "has more loss: the other one is likelier"
+    detail = f"'{guess}' is taken from the date in {AO_CONFIG_FILE}, and {told} (nats per token: {losses})"
+    check = Check("operation", right, detail, time.perf_counter() - start)
+    offered = best.contract if best.losses.reads and not right else None
+    return OracleReport((*report.checks, check), tuple(ranked), offered)
 
 
 def _load(lm: LanguageModel, folder: Path) -> Verdict:
@@ -169,11 +219,25 @@ def _said(losses: Losses, texts: int) -> str:
     return f"{values} nats per token on {texts} texts; {saved}{verdict}"
 
 
-def _try_candidates(lm: LanguageModel, stated: Contract | None, tensors: Check, why: str, tell: Told) -> OracleReport:
+def _try_candidates(
+    lm: LanguageModel, stated: Sequence[Contract], tensors: Check, why: str, tell: Told
+) -> OracleReport:
+    """The candidates, or a failed check where the model cannot be asked, for want of a chat template for example."""
+    start = time.perf_counter()
+    try:
+        return _best_candidate(lm, stated, tensors, why, tell)
+    except AuguryError as error:
+        detail = f"none: {why}. Candidates cannot be tried: {error.what} {error.why}; {error.instead}"
+        return OracleReport((tensors, Check("contract", False, detail, time.perf_counter() - start)))
+
+
+def _best_candidate(
+    lm: LanguageModel, stated: Sequence[Contract], tensors: Check, why: str, tell: Told
+) -> OracleReport:
     """Try every usual contract on a few texts and the best of them on all; offer the one with the least loss."""
     start = time.perf_counter()
     contracts = candidate_contracts(lm, stated)
-    texts = lens_texts(lm, stated)
+    texts = lens_texts(lm, stated[0] if stated else None)
     sets = list(dict.fromkeys(layers for contract in contracts for layers in contract.layers or ()))
     vectors = {layers: text_vectors(lm, texts, layers) for layers in sets}
     screened = _ranked(lm, contracts, texts[:SCREENED], vectors, tell)
@@ -188,12 +252,12 @@ def _try_candidates(lm: LanguageModel, stated: Contract | None, tensors: Check, 
     return OracleReport((tensors, check), (*final, *rest), offered)
 
 
-def candidate_contracts(lm: LanguageModel, stated: Contract | None = None) -> list[Contract]:
-    """The usual ways to train an oracle: operation, block, layout, layers; of a stated contract only the layers."""
+def candidate_contracts(lm: LanguageModel, stated: Sequence[Contract] = ()) -> list[Contract]:
+    """The usual ways to train an oracle: operation, block, layout, layers; of stated contracts only the layers."""
     layers = [tuple(percent_to_layer(lm.n_layers, percent) for percent in percents) for percents in PERCENTS]
     sets = [found for found in dict.fromkeys(layers) if len(set(found)) == len(found)]
-    if stated is not None:
-        return [stated.model_copy(update={"layers": (found,)}) for found in sets]
+    if stated:
+        return [contract.model_copy(update={"layers": (found,)}) for contract in stated for found in sets]
     operations: tuple[Literal["add", "replace"], ...] = ("add", "replace")
     layouts: tuple[Layout, ...] = ("blocks", "inline")
     return [

@@ -11,13 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import torch
+
 from augury.activations import Activations
 from augury.contract import Contract
 from augury.errors import InputError, NotFoundError
 from augury.lm import LanguageModel
 from augury.lm.adapters import remove_adapter
 from augury.oracle.answers import Answer, Scan, Score, Source, Unavailable
-from augury.oracle.asking import ask_items, settings_of
+from augury.oracle.asking import ask_items, new_tokens, settings_of
 from augury.oracle.choices import YES_NO, prefixed, spell
 from augury.oracle.controls import Item
 from augury.oracle.donors import donor_bank
@@ -28,7 +30,7 @@ from augury.oracle.scoring import scan_read, score_items
 
 log = logging.getLogger(__name__)
 
-LAST_8 = "last 8"
+LAST_8, ALL = "last 8", "all"
 DONORS = 32
 _REMEMBERED = 256
 
@@ -76,12 +78,12 @@ class Oracle:
         *,
         samples: int | None = None,
         temperature: float = 1.0,
-        max_new_tokens: int = 24,
+        max_new_tokens: int | None = None,
         coefficient: float | None = None,
         controls: bool = False,
         seed: int = 0,
         layers: Any = None,
-        positions: Any = LAST_8,
+        positions: Any = None,
         donors: int = DONORS,
     ) -> Answer:
         """Ask a question and get an answer in words.
@@ -92,13 +94,15 @@ class Oracle:
             samples: None or 0 gives the greedy answer; a number gives as many samples over one shared prefill, of which
                 `Answer.text` is the first of the largest group.
             temperature: Of the samples.
-            max_new_tokens: At most this many tokens an answer.
+            max_new_tokens: At most this many tokens an answer; None takes the contract's
+                `generation.max_new_tokens`, or 24 where it has none.
             coefficient: Of the injection, instead of the contract's.
             controls: Ask the same under every control. Donors answer greedily.
             seed: Of the sampling.
             layers: Layers to read, where `acts` is a context or a tensor, or a selection among its layers.
-            positions: Which tokens to read, where `acts` is a context.
-            donors: How many donors the control `shuffled` asks.
+            positions: Which tokens to read; None takes the last 8 of a context and all of `Activations`, of which
+                others select by their place in the context. A tensor has no tokens to select.
+            donors: How many donors the control `shuffled` asks, at least 2.
 
         Raises:
             InputError: An empty question, or activations that cannot be injected.
@@ -123,12 +127,12 @@ class Oracle:
         *,
         samples: int | None = None,
         temperature: float = 1.0,
-        max_new_tokens: int = 24,
+        max_new_tokens: int | None = None,
         coefficient: float | None = None,
         controls: bool = False,
         seed: int = 0,
         layers: Any = None,
-        positions: Any = LAST_8,
+        positions: Any = None,
         donors: int = DONORS,
         batch_size: int = 16,
         progress: Progress | None = None,
@@ -138,11 +142,12 @@ class Oracle:
         The control `shuffled` takes the activations of another problem of the batch (one fixed derangement), and the
         donor bank where there is no other of the same layers and count.
         """
-        settings = settings_of(samples, temperature, max_new_tokens, seed)
+        limit = new_tokens(self.contract, max_new_tokens)
+        settings = settings_of(samples, temperature, limit, seed)
         asked = [(acts, check_question(question)) for acts, question in pairs]
         items = self._items(asked, layers, positions)
-        self._fits(items, max_new_tokens)
-        wanted = _positive(donors, "donors") if controls else None
+        self._fits(items, limit)
+        wanted = _donors(donors, least=2) if controls else None
         runner = self.runner(coefficient, batch_size)
         return ask_items(self, items, runner, settings, donors=wanted, done=_counting(len(items), progress))
 
@@ -155,7 +160,7 @@ class Oracle:
         controls: bool = False,
         coefficient: float | None = None,
         layers: Any = None,
-        positions: Any = LAST_8,
+        positions: Any = None,
         donors: int = DONORS,
     ) -> Score:
         """Score a question with given choices; a yes/no question gets the contract's prefix.
@@ -168,8 +173,8 @@ class Oracle:
             coefficient: Of the injection, instead of the contract's.
             layers: As in `ask`.
             positions: As in `ask`.
-            donors: How many donors give `percentile` and the control `shuffled`; 0 leaves the percentile out. Their
-                margins are remembered, so that only the first such question costs the time.
+            donors: How many donors give `percentile` and the control `shuffled`, at least 2; 0 leaves the percentile
+                out. Their margins are remembered, so that only the first such question costs the time.
 
         Raises:
             InputError: An empty question, choices that cannot be scored, or activations that cannot be injected.
@@ -193,7 +198,7 @@ class Oracle:
         controls: bool = False,
         coefficient: float | None = None,
         layers: Any = None,
-        positions: Any = LAST_8,
+        positions: Any = None,
         donors: int = 0,
         batch_size: int = 16,
         progress: Progress | None = None,
@@ -212,7 +217,7 @@ class Oracle:
             items,
             self.runner(coefficient, batch_size),
             spelled,
-            donors=_positive(donors, "donors", 0),
+            donors=_donors(donors),
             controls=controls,
             done=_counting(len(items), progress),
         )
@@ -225,7 +230,7 @@ class Oracle:
         window: int = 1,
         coefficient: float | None = None,
         layers: Any = None,
-        positions: Any = "all",
+        positions: Any = None,
         donors: int = DONORS,
         batch_size: int = 32,
         progress: Progress | None = None,
@@ -238,31 +243,32 @@ class Oracle:
             window: How many positions each score reads: this one and those left of it.
             coefficient: Of the injection, instead of the contract's.
             layers: As in `ask`.
-            positions: Which tokens to read, where `acts` is a context.
-            donors: How many donors give the median; 0 shows raw margins.
+            positions: As in `ask`, but None takes all of a context.
+            donors: How many donors give the median, at least 2; 0 shows raw margins.
             batch_size: Positions in a forward pass.
             progress: Called with (positions done, positions in all).
         """
         spelled = spell(self.base, self.contract, YES_NO)
         asked = prefixed(self.contract, check_question(question), YES_NO)
         read = self.read([acts], layers, positions, window=_positive(window, "window"))[0]
-        runner, count = self.runner(coefficient, batch_size), _positive(donors, "donors", 0)
+        runner, count = self.runner(coefficient, batch_size), _donors(donors)
         done = _counting(len(read.acts), progress)
         return scan_read(self, read, asked, runner, spelled, window=window, donors=count, done=done)
 
     def read(self, sources: Sequence[Any], layers: Any, positions: Any, window: int | None = None) -> list[Read]:
         """What is given as activations that this oracle may read. With `window`, so many positions go in at once."""
         self._check_loaded()
-        found = as_activations(self.base, self.contract, sources, layers, positions)
+        default = LAST_8 if window is None else ALL
+        found = as_activations(self.base, self.contract, sources, layers, positions, default)
         return [self._checked(source, acts, window) for source, acts in zip(sources, found, strict=True)]
 
     def _checked(self, source: Any, acts: Activations, window: int | None) -> Read:
         read = check(self.base, self.contract, acts, self.off_contract, window)
-        if self.lm.target_adapters and acts is not source and acts.transcript is not None:
+        found = [*self.notes, *read.notes]
+        if self.lm.target_adapters and not isinstance(source, Activations) and acts.transcript is not None:
             names = ", ".join(self.lm.target_adapters)
-            note = f"read from the base without its adapter {names}: capture(model, ...) reads the model with it"
-            return replace(read, notes=(*read.notes, note))
-        return read
+            found.append(f"read from the base without its adapter {names}: capture(model, ...) reads the model with it")
+        return replace(read, notes=tuple(dict.fromkeys(found)))
 
     def item(self, read: Read, question: str) -> Item:
         """One question about one reading, its prompt rendered."""
@@ -321,12 +327,17 @@ class Oracle:
             self._memo[key] = made
         return self._memo[key]
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the oracle as a PEFT folder with its contract and model card (see `augury.oracle.save`)."""
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+        """Write the oracle as a PEFT folder with its contract and model card (see `augury.oracle.save`).
+
+        Args:
+            folder: Where to; of an oracle that lies there only the files that augury writes are replaced.
+            dtype: Of the tensors. Default: as they are in memory, so that the saved oracle answers exactly the same.
+        """
         from augury.oracle.save import save_oracle
 
         self._check_loaded()
-        return save_oracle(self.base, self.adapter, self.config, self.contract, Path(folder))
+        return save_oracle(self.base, self.adapter, self.config, self.contract, Path(folder), dtype=dtype)
 
     def unload(self) -> None:
         """Take the adapter off the model. A second time does nothing."""
@@ -352,6 +363,13 @@ def _positive(value: int, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} cannot be {value!r}.", f"it is a number of at least {least}", "pass such a number")
     return value
+
+
+def _donors(value: int, least: int = 0) -> int:
+    """One donor alone is no comparison: there is no place among one, and no most common answer."""
+    if value == 0 and not isinstance(value, bool) and least == 0:
+        return 0
+    return _positive(value, "donors", 2)
 
 
 def _counting(total: int, progress: Progress | None) -> Callable[[int], None] | None:

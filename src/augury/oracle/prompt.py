@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,9 +127,15 @@ def _render(lm: LanguageModel, contract: Contract, content: str, answer: str | N
     return render_chat(lm, [*messages, {"role": "assistant", "content": answer}], "closed", kwargs)
 
 
+def _rendering(lm: LanguageModel, contract: Contract) -> str:
+    """Everything besides the messages that decides the rendered tokens: two contracts may share one model."""
+    own = needs_tokenizer(lm).chat_template
+    return json.dumps([str(own or ""), contract.chat_template_kwargs, contract.fallback_template], default=str)
+
+
 def _slots(lm: LanguageModel, contract: Contract, prefix: str, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     token = slot_id(lm, contract)
-    key = ("slots", prefix, contract.prompt.slot_token)
+    key = ("slots", prefix, contract.prompt.slot_token, _rendering(lm, contract))
     if key not in lm.memo:
         alone = _render(lm, contract, prefix)
         span = next((s for s in alone.spans if s.role == "user"), None)
@@ -146,7 +153,7 @@ def _slots(lm: LanguageModel, contract: Contract, prefix: str, count: int) -> tu
 
 def _tail(lm: LanguageModel, contract: Contract, content: str) -> tuple[int, ...]:
     """What the template puts after an assistant's turn: its end token, and often a newline."""
-    key = ("tail",)
+    key = ("tail", _rendering(lm, contract))
     if key not in lm.memo:
         closed = _render(lm, contract, content, "Yes").token_ids
         header = len(_render(lm, contract, content).token_ids)

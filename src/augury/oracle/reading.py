@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augury.activations import Activations, capture, resolve_layers
+from augury.activations import Activations, capture, resolve, resolve_layers
 from augury.activations.capture import is_batch
 from augury.contract import Contract, check_reads
 from augury.errors import InputError
@@ -26,7 +26,12 @@ class Read:
 
 
 def as_activations(
-    base: LanguageModel, contract: Contract, sources: Sequence[Any], layers: Any, positions: Any
+    base: LanguageModel,
+    contract: Contract,
+    sources: Sequence[Any],
+    layers: Any,
+    positions: Any,
+    default: str = "last 8",
 ) -> list[Activations]:
     """Activations from activations, contexts or tensors; contexts are captured together, and equal ones once.
 
@@ -35,21 +40,25 @@ def as_activations(
         contract: Names the layers where the caller does not.
         sources: Each is `Activations`; text, messages, token ids or a `Transcript`; or a tensor `[n, d_model]`.
         layers: Layers to read; of `Activations`, a selection among theirs.
-        positions: A selector; for contexts only.
+        positions: A selector; of `Activations`, a selection among theirs by token position.
+        default: The selector for contexts where none was passed; `Activations` are then read whole.
 
     Raises:
-        InputError: Nothing to read, several contexts in one place, or a tensor without a layer.
+        InputError: Nothing to read, several contexts in one place, a tensor without a layer, or positions that were
+            not captured.
     """
     found: dict[int, Activations] = {}
     contexts: dict[Any, Any] = {}
     for i, source in enumerate(sources):
         if isinstance(source, Activations):
-            found[i] = source if layers is None else source.at_layers(resolve_layers(base.n_layers, layers))
+            chosen = source if layers is None else source.at_layers(resolve_layers(base.n_layers, layers))
+            found[i] = _at_positions(base, chosen, positions)
         elif isinstance(source, Tensor):
-            found[i] = _from_tensor(base, source, layers)
+            found[i] = _at_positions(base, _from_tensor(base, source, layers), positions)
         else:
             contexts[_key(source)] = source
-    captured = _capture(base, contract, contexts, layers, positions) if contexts else {}
+    wanted = default if positions is None else positions
+    captured = _capture(base, contract, contexts, layers, wanted) if contexts else {}
     return [found[i] if i in found else captured[_key(source)] for i, source in enumerate(sources)]
 
 
@@ -74,6 +83,24 @@ def _from_tensor(base: LanguageModel, source: Tensor, layers: Any) -> Activation
         why = "a bare tensor does not say where it was taken"
         raise InputError("The layer of these activations is not known.", why, "pass layers=, for example layers=18")
     return Activations.from_tensor(source, resolve_layers(base.n_layers, layers))
+
+
+def _at_positions(base: LanguageModel, acts: Activations, positions: Any) -> Activations:
+    """The activations at the tokens that a selector names in their context."""
+    if positions is None or (isinstance(positions, str) and positions.strip() == "all"):
+        return acts
+    if acts.transcript is None:
+        why = "a bare tensor does not say which tokens its rows were"
+        raise InputError("positions= cannot select here.", why, "slice the tensor itself, and leave positions= out")
+    wanted = resolve(base, acts.transcript, positions)
+    missing = [position for position in wanted if position not in acts.positions]
+    if missing:
+        raise InputError(
+            f"The positions {positions!s} were not all captured.",
+            f"{missing[:8]} are not among the {len(acts)} from {min(acts.positions)} to {max(acts.positions)}",
+            "capture them, or select by place among what there is, such as acts[-1]",
+        )
+    return acts[[acts.positions.index(position) for position in wanted]]
 
 
 def default_layers(contract: Contract) -> tuple[int, ...]:
@@ -109,8 +136,9 @@ def check(
     n_slots = len(acts.layers) * (len(acts) if window is None else min(window, len(acts)))
     pattern = _pattern(acts) if window != 1 else None
     notes = check_reads(contract, known, acts.layers, n_slots, pattern=pattern, off_contract=off_contract)
-    check_vectors(acts.flat, base.d_model, len(acts.flat))
+    # First: where two models agree to the bit their difference is zero, which is noise and no broken vector.
     kept, dropped = _above_noise(acts, window is not None)
+    check_vectors(kept.flat, base.d_model, len(kept.flat))
     return Read(kept, (*notes, *dropped))
 
 
@@ -127,7 +155,8 @@ def _above_noise(acts: Activations, drop: bool) -> tuple[Activations, tuple[str,
     if relative is None or floor is None:
         why = "it carries no norms of the base and no noise floor, so it may be nothing but noise"
         raise InputError("This difference cannot be asked about.", why, "make it with augury.diff(finetuned, base)")
-    noisy = (~(relative > floor)).any(dim=0)
+    finite = torch.isfinite(acts.vectors).all(dim=-1)  # what is not finite is broken, and refused as that
+    noisy = (finite & ~(relative > floor)).any(dim=0)
     quiet = torch.nonzero(noisy).flatten().tolist()
     if not quiet:
         return acts, ()

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from augury.errors import AuguryError, FormatError, InputError, StorageError
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_parameters, save_adapter
 from augury.oracle.card import model_card
+from augury.oracle.hub import FILES
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -27,12 +29,13 @@ def save_oracle(
     contract: Contract,
     folder: Path,
     *,
-    dtype: torch.dtype = torch.float16,
+    dtype: torch.dtype | None = torch.float16,
 ) -> Path:
     """Write the adapter `adapter` of `lm` as an oracle's folder.
 
-    Everything is written into a folder beside it that is then renamed, so that `folder` is whole or as it was. An
-    oracle that lies there is replaced, with everything else in its folder.
+    A new folder is written beside its place and then renamed, so that it is whole or not there. Of an oracle that lies
+    there only the files that augury writes are replaced, each by a rename once all of them are written; everything
+    else in its folder stays.
 
     Args:
         lm: The model that carries the adapter.
@@ -40,7 +43,7 @@ def save_oracle(
         config: Its PEFT configuration.
         contract: How the oracle is used; it must name the base and the trained layers.
         folder: Where to.
-        dtype: Of the tensors.
+        dtype: Of the tensors; None keeps what they have in memory, without any rounding.
 
     Returns:
         The folder.
@@ -53,16 +56,13 @@ def save_oracle(
     """
     folder = folder.expanduser()
     _check_place(folder)
-    _check_range(lm, adapter, dtype)
+    chosen = _dtype_in_memory(lm, adapter) if dtype is None else dtype
+    _check_range(lm, adapter, chosen)
     peft = {**config, "base_model_name_or_path": contract.base_model, "inference_mode": True}
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.partial-"))
-    except OSError as error:
-        raise _not_written(folder, error) from error
+    partial = _partial_folder(folder)
     try:
         partial.chmod(0o755)  # a temporary folder is its owner's alone
-        save_adapter(lm, adapter, peft, partial, dtype)
+        save_adapter(lm, adapter, peft, partial, chosen)
         write_contract(contract, partial, peft)
         (partial / "README.md").write_text(model_card(contract, peft), encoding="utf-8")
         _put(partial, folder)
@@ -77,11 +77,26 @@ def save_oracle(
     return folder
 
 
+def _partial_folder(folder: Path) -> Path:
+    """Inside a folder that is there, which may be a mount of its own; else beside its place."""
+    try:
+        parent = folder if folder.is_dir() else folder.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}.partial-"))
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _dtype_in_memory(lm: LanguageModel, adapter: str) -> torch.dtype:
+    """The narrowest dtype that holds all of the adapter's tensors exactly."""
+    return reduce(torch.promote_types, (p.dtype for p in adapter_parameters(lm.model, adapter).values()))
+
+
 def _check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file.", "an oracle is a folder", "choose another place")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ADAPTER_CONFIG).is_file():
-        why = "it is not empty and holds no adapter, so something else would be lost"
+        why = "it is not empty and holds no adapter, so it is there for something else"
         raise InputError(f"{folder} is not replaced.", why, "choose another place")
 
 
@@ -94,20 +109,15 @@ def _check_range(lm: LanguageModel, adapter: str, dtype: torch.dtype) -> None:
 
 
 def _put(partial: Path, folder: Path) -> None:
-    """Move the new folder into place; an old one goes only once the new one stands."""
-    old = None
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old-"))
-        os.replace(folder, old / "was")
-    try:
+    """Move a new folder into place whole, or its files over those of an older oracle."""
+    if not folder.exists():
         os.replace(partial, folder)
-    except OSError:
-        if old is not None:
-            os.replace(old / "was", folder)
-        raise
-    finally:
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
+        return
+    for name in FILES:
+        if (partial / name).exists():
+            os.replace(partial / name, folder / name)
+        else:  # a sidecar of the older oracle that cannot say what this contract does
+            (folder / name).unlink(missing_ok=True)
 
 
 def _not_written(folder: Path, error: Exception) -> StorageError:

@@ -140,12 +140,15 @@ def scan_read(
     weighed = [weigh(row) for row in found]
     medians = {len(item.acts): item for item in items}
     median = {n: _median(oracle, item, runner, spelled, donors) for n, item in medians.items()}
-    values = [w.margin - (median[len(item.acts)] or 0.0) for w, item in zip(weighed, items, strict=True)]
+    # One map has one scale: where a window of any length has no donors, every value is a raw margin.
+    known = {n: value for n, value in median.items() if value is not None}
+    compared = len(known) == len(median)
+    values = [w.margin - (known[len(item.acts)] if compared else 0.0) for w, item in zip(weighed, items, strict=True)]
     warned, noted = split_notes(read.notes)
     low = sum(w.warning is not None for w in weighed)
     if low:
         warned = (*warned, f"at {low} of {len(items)} positions Yes and No have less than half of the probability")
-    if median[len(items[-1].acts)] is None:
+    if not compared:
         noted = (*noted, "not checked: the donors' median (raw margins are shown)")
     return Scan(
         question=question,
@@ -154,7 +157,7 @@ def scan_read(
         margins=tuple(w.margin for w in weighed),
         masses=tuple(w.mass for w in weighed),
         values=tuple(values),
-        donor_median=median[len(items[-1].acts)],
+        donor_median=median[len(items[-1].acts)] if compared else None,
         window=window,
         source=oracle.source_of(read.acts, runner),
         warnings=warned,

@@ -88,6 +88,15 @@ class Batch:
     answer_tokens: Tensor
 
 
+def batches(lm: LanguageModel, items: Sequence[Item], share: bool) -> Iterator[tuple[list[int], Batch]]:
+    """(places in `items`, batch): one batch, or one for each length where padding would leak into the rows."""
+    groups: dict[int, list[int]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(0 if lm.pads_cleanly else len(item.labelled.token_ids), []).append(place)
+    for places in groups.values():
+        yield places, collate(lm, [items[place] for place in places], share)
+
+
 def collate(lm: LanguageModel, items: Sequence[Item], share: bool) -> Batch:
     """Pad items on the left, behind the tokens that all of them begin with before any slot."""
     ids = [item.labelled.token_ids for item in items]

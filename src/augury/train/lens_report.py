@@ -29,7 +29,7 @@ from augury.lm.chat import needs_tokenizer
 from augury.lm.logprobs import continuation_logprobs
 from augury.oracle.reading import default_layers
 from augury.stats import Interval, bootstrap_interval
-from augury.train.batching import Item, collate, prepare
+from augury.train.batching import Item, batches, prepare
 from augury.train.reads import Reads
 from augury.train.step import token_losses
 
@@ -63,12 +63,15 @@ def lens_examples(
     rng = random.Random(f"{seed}:{task}:{max_k}")
     decode = needs_tokenizer(lm).decode
     found: list[Example] = []
-    while len(found) < count:
+    for _ in range(100 * count):
         for rollout in rng.sample(list(rollouts), len(rollouts)):
             example = lens_example(rollout, task, rng.randint(1, max_k), rng.randint(1, 8), rng, decode)
             if example is not None:
                 found.append(example)
-    return found[:count]
+        if len(found) >= count:
+            return found[:count]
+    why = f"none of the {len(rollouts)} held-out rollouts is long enough"
+    raise InputError(f"The {task} cannot be measured.", why, "raise rollouts.max_new_tokens or rollouts.heldout")
 
 
 def lens_report(
@@ -104,13 +107,14 @@ def lens_report(
 
 def _answer_losses(lm: LanguageModel, contract: Contract, items: Sequence[Item], nothing: bool) -> list[float]:
     """The summed loss of each item's answer tokens, end tokens left out."""
-    batch = collate(lm, items, share=True)
-    losses = token_losses(lm, contract.injection, batch, inject_nothing=nothing)
-    summed = []
-    for item, row in zip(items, losses, strict=True):
-        answer = len(item.example.answer_ids or ())
-        labels = len(item.labelled.token_ids) - item.labelled.answer_start
-        summed.append(float(row[len(row) - labels : len(row) - labels + answer].sum()))
+    summed = [0.0] * len(items)
+    for places, batch in batches(lm, items, share=True):
+        losses = token_losses(lm, contract.injection, batch, inject_nothing=nothing)
+        for place, row in zip(places, losses, strict=True):
+            item = items[place]
+            labels = len(item.labelled.token_ids) - item.labelled.answer_start
+            start = len(row) - labels
+            summed[place] = float(row[start : start + len(item.example.answer_ids or ())].sum())
     return summed
 
 
@@ -120,26 +124,31 @@ def shuffled_items(
     """The same items with another rollout's activations, as many and from the same layers and place.
 
     One fixed derangement: the rollouts stand in a circle, and each is given the next one that is long enough and of
-    another topic, read at the same distance from its answer's start (or as near to it as its answer reaches).
+    another topic, read at the same distance from its answer's start (or as near to it as its answer reaches). Where
+    the question is whose turn it is, that distance would give the answer away: there a coin chooses the donor's turn.
     """
+    coin = random.Random(seed)
     circle = random.Random(seed).sample(list(rollouts), len(rollouts))
     places = {rollout.id: place for place, rollout in enumerate(circle)}
     found = []
     for item in items:
         place = places[item.example.rollout]
-        donor, positions = _donor(item.example.positions, circle[place], circle[place + 1 :] + circle[:place])
+        turn = coin.choice(("user", "assistant")) if item.example.kind == "speaker" else None
+        donor, positions = _donor(item.example.positions, circle[place], circle[place + 1 :] + circle[:place], turn)
         found.append(Item(item.example, item.labelled, reads.vectors(donor, layers, positions)))
     return found
 
 
-def _donor(positions: Sequence[int], own: Rollout, others: Sequence[Rollout]) -> tuple[int, range]:
-    """The first rollout that will do, by its id, and the positions to read of it."""
+def _donor(positions: Sequence[int], own: Rollout, others: Sequence[Rollout], turn: str | None) -> tuple[int, range]:
+    """The first rollout that will do, by its id, and the positions to read of it: in `turn`, or at the same place."""
     topic, n = own.labels.get("topic"), len(positions)
     for other in others:
-        first = positions[0] - own.assistant[0] + other.assistant[0]
-        if positions[0] >= own.assistant[0]:
-            first = max(other.assistant[0], min(first, other.assistant[1] - n))
-        fits = other.user[0] <= first and first + n <= other.assistant[1]
+        first, stop = positions[0] - own.assistant[0] + other.assistant[0], other.assistant[1]
+        if turn == "user":
+            first, stop = other.user
+        elif turn == "assistant" or positions[0] >= own.assistant[0]:
+            first = max(other.assistant[0], min(first, stop - n))
+        fits = other.user[0] <= first and first + n <= stop
         if fits and (topic is None or other.labels.get("topic") != topic):
             return other.id, range(first, first + n)
     raise InputError(

@@ -6,19 +6,21 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from augury.contract import Contract
 from augury.data.mix import Stream
 from augury.data.rollouts import Rollout
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_parameters, adapters_on, add_adapter
-from augury.train.batching import Item, collate, pools, prepare
+from augury.lm.recompute import recomputing
+from augury.train.batching import Item, batches, pools, prepare
 from augury.train.checkpoint import latest, load_checkpoint, save_checkpoint
 from augury.train.reads import Reads
 from augury.train.recipe import OptimizerSettings, Recipe
@@ -114,15 +116,18 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = rate
     share = settings.share_prefix and not settings.gradient_checkpointing
-    batch = collate(lm, items, share)
-    with precision(lm, settings.autocast):
-        losses = example_losses(lm, contract.injection, batch)
-    loss = losses.mean()
-    loss.backward()
+    found, tokens = [0.0] * len(items), 0
+    for places, batch in batches(lm, items, share):
+        with precision(lm, settings.autocast):
+            losses = example_losses(lm, contract.injection, batch)
+        (losses.sum() / len(items)).backward()
+        for place, loss in zip(places, losses.detach().tolist(), strict=True):
+            found[place] = loss
+        tokens += batch.rows.tokens
     nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach()), losses.detach().tolist(), batch.rows.tokens
+    return sum(found) / len(found), found, tokens
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
@@ -151,39 +156,33 @@ def lora_config(recipe: Recipe) -> dict[str, object]:
 def _trainable(lm: LanguageModel, recipe: Recipe) -> dict[str, nn.Parameter]:
     torch.manual_seed(recipe.optimizer.seed)
     add_adapter(lm, lora_config(recipe), ADAPTER)
-    return adapter_parameters(lm.model, ADAPTER)
+    parameters = adapter_parameters(lm.model, ADAPTER)
+    for parameter in parameters.values():  # peft takes the base's dtype, in which small steps would round to nothing
+        parameter.data = parameter.data.float()
+    return parameters
 
 
-class _training:
-    """The adapter's parameters take gradients inside, and only there."""
-
-    def __init__(self, lm: LanguageModel, parameters: dict[str, nn.Parameter], settings: OptimizerSettings) -> None:
-        self.lm, self.parameters, self.checkpointing = lm, parameters, settings.gradient_checkpointing
-        self.frozen = [p for p in lm.model.parameters() if p.requires_grad]
-
-    def __enter__(self) -> None:
-        for parameter in self.frozen:
-            parameter.requires_grad_(False)
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(True)
-        for name, module in self.lm.model.named_modules():
-            if name.endswith(f"lora_dropout.{ADAPTER}"):
-                module.train()
-        if self.checkpointing:
-            self.lm.model.train()
-            self.lm.model.gradient_checkpointing_enable({"use_reentrant": False})
-
-    def __exit__(self, *_: object) -> None:
-        for parameter in self.parameters.values():
-            parameter.requires_grad_(False)
-        for parameter in self.frozen:
-            parameter.requires_grad_(True)
-        for name, module in self.lm.model.named_modules():
-            if name.endswith(f"lora_dropout.{ADAPTER}"):
-                module.eval()
-        if self.checkpointing:
-            self.lm.model.gradient_checkpointing_disable()
-            self.lm.model.eval()
+@contextmanager
+def _training(lm: LanguageModel, parameters: dict[str, nn.Parameter], settings: OptimizerSettings) -> Iterator[None]:
+    """The adapter's parameters take gradients inside, and only they; its dropout is on, the base's off."""
+    frozen = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
+    dropouts = [m for name, m in lm.model.named_modules() if name.endswith(f"lora_dropout.{ADAPTER}")]
+    with recomputing(lm.model) if settings.gradient_checkpointing else nullcontext():
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            for parameter in parameters.values():
+                parameter.requires_grad_(True)
+            for dropout in dropouts:
+                dropout.train()
+            yield
+        finally:
+            for parameter in parameters.values():
+                parameter.requires_grad_(False)
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            for dropout in dropouts:
+                dropout.eval()
 
 
 class _log:
@@ -195,7 +194,7 @@ class _log:
 
     def __enter__(self) -> Callable[[StepReport], None]:
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()[: self.first]
+            lines = self.path.read_text(encoding="utf-8").splitlines()[: self.first]  # a torn line is after these
             self.path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         self.file = self.path.open("a", encoding="utf-8")
         return self._write
@@ -220,8 +219,3 @@ def _decoder(lm: LanguageModel) -> Callable[[Sequence[int]], str]:
 
     tokenizer = needs_tokenizer(lm)
     return lambda ids: tokenizer.decode(list(ids))
-
-
-def mean_loss(losses: Sequence[Tensor]) -> float:
-    """The mean of several loss tensors."""
-    return float(torch.cat(list(losses)).mean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from augury.contract import Contract
 from augury.data import bank
 from augury.data.example import Example
 from augury.data.rollouts import Rollout
-from augury.data.sources.questions import Place, open_question, pick_read, yes_no_pair
+from augury.data.sources.questions import Place, open_question, pick_read, speaker, yes_no_pair
 from augury.lm import LanguageModel, Sampling
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.choices import YES_NO, spell
@@ -27,7 +27,10 @@ from augury.stats import Interval, auc_interval, bootstrap_interval, probe_auc
 from augury.train.batching import Item, prepare
 from augury.train.lens_report import shuffled_items
 from augury.train.reads import Reads
+from augury.train.topic_probe import TopicProbe
 
+BOOTSTRAP = 1000
+PROBE_READS = 300
 BINARY = {"sentiment": "positive", "person": "first", "tense": "past", "speaker": "the assistant"}
 
 
@@ -77,9 +80,14 @@ def yes_no_report(
     reads: Reads,
     *,
     controls: Sequence[str] = ("shuffled", "none", "untrained", "text-window", "text-all"),
+    topic_probe: TopicProbe | None = None,
     progress: Callable[[str, int], None] | None = None,
 ) -> list[YesNoResult]:
-    """AUCs over all examples ("all") and over each kind; `probe` where a kind's own label is binary."""
+    """AUCs over all examples ("all") and over each kind; kinds with fewer than two rollouts are left out.
+
+    `probe` stands beside the kinds whose own label is binary (`binary_probe`) and, given one, beside the topic's.
+    """
+    examples = _measurable(examples)
     layers = default_layers(contract)
     items = [prepare(lm, contract, layers, reads, example) for example in examples]
     margins = {"oracle": _margins(lm, contract, (adapter,), _rows(items))}
@@ -89,24 +97,48 @@ def yes_no_report(
         adapters = (adapter,) if name in ("shuffled", "none") else ()
         margins[name] = _margins(lm, contract, adapters, _control_rows(lm, contract, name, items, rollouts, reads))
     kinds = list(dict.fromkeys(example.kind for example in examples))
-    results = [_yes_no("all", examples, margins)] + [
-        _yes_no(kind, examples, margins, probe=_probe(items, rollouts, kind)) for kind in kinds
-    ]
-    return results
+    found = [_yes_no(kind, examples, margins) for kind in ("all", *kinds)]
+    return [_with_probe(result, lm, layers, examples, rollouts, reads, topic_probe) for result in found]
 
 
-def _yes_no(
-    kind: str, examples: Sequence[Example], margins: dict[str, np.ndarray], probe: Interval | None = None
+def _measurable(examples: Sequence[Example]) -> list[Example]:
+    """An interval over rollouts needs two of them."""
+    of_kind: dict[str, set[int]] = {}
+    for example in examples:
+        of_kind.setdefault(example.kind, set()).add(example.rollout)
+    return [example for example in examples if len(of_kind[example.kind]) > 1]
+
+
+def _with_probe(
+    result: YesNoResult,
+    lm: LanguageModel,
+    layers: Sequence[int],
+    examples: Sequence[Example],
+    rollouts: Sequence[Rollout],
+    reads: Reads,
+    topic_probe: TopicProbe | None,
 ) -> YesNoResult:
+    if result.kind in ("topic", "near_topic") and topic_probe is not None:
+        asked = [example for example in examples if example.kind == result.kind]
+        scores = topic_probe.scores(asked, reads)
+        groups, wordings = [e.rollout for e in asked], [e.wording for e in asked]
+        probe = auc_interval(scores, [e.yes for e in asked], groups, within=wordings, n=BOOTSTRAP)
+    elif result.kind in BINARY:
+        probe = binary_probe(lm, layers, rollouts, reads, result.kind, result.window)
+    else:
+        probe = None
+    return result if probe is None else replace(result, auc={**result.auc, "probe": probe})
+
+
+def _yes_no(kind: str, examples: Sequence[Example], margins: dict[str, np.ndarray]) -> YesNoResult:
     places = [i for i, example in enumerate(examples) if kind in ("all", example.kind)]
     labels = [examples[i].yes for i in places]
     groups = [examples[i].rollout for i in places]
     wordings = [examples[i].wording for i in places]
     auc = {
-        name: auc_interval(values[places], labels, groups, within=wordings, n=1000) for name, values in margins.items()
+        name: auc_interval(values[places], labels, groups, within=wordings, n=BOOTSTRAP)
+        for name, values in margins.items()
     }
-    if probe is not None:
-        auc["probe"] = probe
     return YesNoResult(kind, len(examples[places[0]].positions), len(places), len(set(groups)), auc)
 
 
@@ -157,23 +189,27 @@ def _margins(lm: LanguageModel, contract: Contract, adapters: tuple[str, ...], r
     return (yes - no).numpy()
 
 
-def _probe(items: Sequence[Item], rollouts: Sequence[Rollout], kind: str) -> Interval | None:
-    """A linear probe for a kind's own binary label, on the mean of the same activations."""
-    if kind not in BINARY:
-        return None
+def binary_probe(
+    lm: LanguageModel, layers: Sequence[int], rollouts: Sequence[Rollout], reads: Reads, kind: str, window: int
+) -> Interval | None:
+    """A linear probe for a kind's own binary label, cross-validated over held-out rollouts, on reads like the asked.
+
+    None where either label has fewer than 20 rollouts.
+    """
+    pairs = yes_no_examples(rollouts, {kind: PROBE_READS}, window, needs_tokenizer(lm).decode)
     by_id = {rollout.id: rollout for rollout in rollouts}
-    used = [item for item in items if item.example.kind == kind and item.example.yes]
-    labels = [_speaker(item, by_id) if kind == "speaker" else by_id[item.example.rollout].labels[kind] for item in used]
+    used = [example for example in pairs if example.yes]
+    labels = [
+        speaker(by_id[e.rollout], e.positions[-1]) if kind == "speaker" else by_id[e.rollout].labels[kind] for e in used
+    ]
     y = [label == BINARY[kind] for label in labels]
-    if len(used) < 200 or min(sum(y), len(y) - sum(y)) < 20:
+    rollouts_of = {
+        label: {e.rollout for e, own in zip(used, y, strict=True) if own is label} for label in (True, False)
+    }
+    if min(map(len, rollouts_of.values())) < 20:
         return None
-    x = np.stack([item.vectors.mean(0).numpy() for item in used])
-    return probe_auc(x, y, [item.example.rollout for item in used])
-
-
-def _speaker(item: Item, by_id: dict[int, Rollout]) -> str:
-    rollout = by_id[item.example.rollout]
-    return "the assistant" if item.example.positions[-1] >= rollout.assistant[0] - 1 else "the user"
+    x = np.stack([reads.vectors(e.rollout, layers, e.positions).mean(0).numpy() for e in used])
+    return probe_auc(x, y, [e.rollout for e in used])
 
 
 @dataclass(frozen=True)

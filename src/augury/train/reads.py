@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from augury.activations import capture_vectors
 from augury.data.rollouts import Rollout
+from augury.errors import StorageError
 from augury.lm import LanguageModel
 
 log = logging.getLogger(__name__)
@@ -65,5 +67,11 @@ def _capture_shard(
     rows = [range(rollout.user[0], len(rollout.token_ids)) for rollout in rollouts]
     vectors = capture_vectors(lm, [rollout.token_ids for rollout in rollouts], layers, rows, batch_size)
     partial = path.with_suffix(".partial")
-    save_file({str(r.id): v.to(torch.float16) for r, v in zip(rollouts, vectors, strict=True)}, partial)
-    os.replace(partial, path)
+    try:
+        save_file({str(r.id): v.to(torch.float16) for r, v in zip(rollouts, vectors, strict=True)}, partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path} could not be written.", str(error), "free some space and resume; the shards before it are whole"
+        ) from error

@@ -151,14 +151,19 @@ def read_recipe(path: Path, settings: list[str] | None = None) -> Recipe:
         raise FormatError(f"{path} is no YAML.", " ".join(str(error).split()), "mend the file") from error
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise FormatError(f"{path} is no recipe.", reasons, "mend these fields; recipes/ has examples") from error
+        raise FormatError(
+            f"{path} is no recipe.", reasons, "mend these fields, in the file or in --set; recipes/ has examples"
+        ) from error
 
 
-def _lay_over(data: dict[str, Any], setting: str) -> None:
+def _lay_over(data: Any, setting: str) -> None:
     path, equals, value = setting.partition("=")
     if not equals:
         raise FormatError(f"'{setting}' is no setting.", "it has no '='", "write --set optimizer.examples=1000")
     *parents, last = path.split(".")
     for parent in parents:
-        data = data.setdefault(parent, {})
+        data = data.setdefault(parent, {}) if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        why = "a part of its path is no group of settings (stages are a list)"
+        raise FormatError(f"'{setting}' cannot be laid over the recipe.", why, "change stages in a copy of the file")
     data[last] = yaml.safe_load(value)

@@ -13,9 +13,12 @@ from typing import Any, TypeVar
 import torch
 from pydantic import TypeAdapter
 
+from augury._version import __version__
 from augury.contract import Contract
+from augury.data.sources.questions import Place
 from augury.lm.adapters import adapter_parameters
 from augury.lm.chat import needs_tokenizer
+from augury.oracle.reading import default_layers
 from augury.oracle.save import save_oracle
 from augury.stats import Interval
 from augury.train.lens_report import CONDITIONS, LensResult, lens_examples, lens_report
@@ -23,9 +26,15 @@ from augury.train.loop import ADAPTER, lora_config
 from augury.train.question_report import TopicResult, YesNoResult, topic_report, yes_no_examples, yes_no_report
 from augury.train.recipe import Recipe
 from augury.train.run import Prepared
+from augury.train.topic_probe import TopicProbe, fit_topic_probe
 
 LENS_TASKS = ("past_lens", "future_lens")
 WINDOWS = (1, 10)
+# What a report says about what it measured.
+_MADE = (
+    "base_model", "revision", "weights_fingerprint", "tokenizer_hash", "chat_template_hash", "layers", "injection",
+    "trained_on", "versions", "git_commit", "created",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,18 +63,25 @@ class Report:
         return {name: [result.to_dict() for result in getattr(self, name)] for name in ("lens", "yes_no", "topic")}
 
     def headline(self) -> dict[str, Any]:
-        """The few figures that go into the contract."""
-        short = {r.task: r for r in self.lens if r.max_k == min(x.max_k for x in self.lens)}
-        found: dict[str, Any] = {f"{task}_gap_nats": _numbers(result.gap) for task, result in short.items()}
-        for result in self.yes_no:
-            if result.kind in ("all", "topic", "topic, anywhere"):
-                kind = result.kind.replace(", ", "_")
-                for name in ("oracle", "shuffled"):
-                    found[f"yes_no_{kind}_auc_{name}_at_{result.window}"] = _numbers(result.auc[name])
-        for result in self.topic:
-            found[f"open_topic_at_{result.window}"] = _numbers(result.real)
-            found[f"open_topic_shuffled_at_{result.window}"] = _numbers(result.shuffled)
+        """What goes into the contract and the card: every figure that has a bar, beside its controls."""
+        found: dict[str, Any] = {}
+        for r in self.lens:
+            row = {name: _numbers(getattr(r, name)) for name in (*CONDITIONS, "gap")}
+            if r.target is not None and r.share_read is not None:
+                row |= {"target's own": _numbers(r.target), "share read": _numbers(r.share_read)}
+            found[f"{r.task.replace('_', ' ')}, k up to {r.max_k}, nats per token"] = row | {"examples": r.examples}
+        for r in self.yes_no:
+            if r.kind in ("all", "topic", "near_topic", "topic, anywhere"):
+                row = {name: _numbers(interval) for name, interval in r.auc.items()}
+                found[f"yes/no AUC, {r.kind.replace('_', ' ')}, {_at(r.window)}"] = row | {"questions": r.questions}
+        for r in self.topic:
+            row = {"real": _numbers(r.real), "shuffled": _numbers(r.shuffled), "questions": r.questions}
+            found[f"open topic named, {_at(r.window)}"] = row
         return found
+
+
+def _at(window: int) -> str:
+    return "at 1 activation" if window == 1 else f"at {window} activations"
 
 
 def _numbers(interval: Interval) -> list[float]:
@@ -91,20 +107,21 @@ def make_report(
             stand there already are not measured again.
     """
     part = _Parts(kept, _fingerprint(prepared, contract, adapter, size))
-    lens: list[LensResult] = []
-    for max_k in (8, 50):
+
+    def lens(max_k: int) -> list[LensResult]:
+        found: list[LensResult] = []
         for task in LENS_TASKS:
-            lens += part(f"{task} {max_k}", LensResult, lambda k=max_k, t=task: [
-                _lens(prepared, contract, adapter, t, k, size.lens, progress)
+            found += part(f"{task} {max_k}", LensResult, lambda t=task: [
+                _lens(prepared, contract, adapter, t, max_k, size.lens, progress)
             ])  # fmt: skip
+        return found
+
+    short = lens(8)
     yes_no: list[YesNoResult] = []
     topic: list[TopicResult] = []
     for window in WINDOWS:
         yes_no += part(
             f"yes/no {window}", YesNoResult, lambda w=window: _yes_no(prepared, contract, adapter, w, size, progress)
-        )
-        yes_no += part(
-            f"anywhere {window}", YesNoResult, lambda w=window: _anywhere(prepared, contract, adapter, w, size)
         )
         progress(f"report: open topic at {window}", 0, size.open_topics)
         topic += part(f"open topic {window}", TopicResult, lambda w=window: [
@@ -113,7 +130,11 @@ def make_report(
                 window=w, count=size.open_topics,
             )
         ])  # fmt: skip
-    return Report(lens, yes_no, topic)
+    for window in WINDOWS:
+        yes_no += part(
+            f"anywhere {window}", YesNoResult, lambda w=window: _anywhere(prepared, contract, adapter, w, size)
+        )
+    return Report(short + lens(50), yes_no, topic)
 
 
 def _lens(
@@ -135,7 +156,7 @@ def _yes_no(
     counts = {kind: size.topic_pairs if kind == "topic" else size.other_pairs for kind in kinds}
     examples = yes_no_examples(rollouts, counts, window, needs_tokenizer(prepared.lm).decode)
     return yes_no_report(
-        prepared.lm, contract, adapter, examples, rollouts, reads,
+        prepared.lm, contract, adapter, examples, rollouts, reads, topic_probe=_probe(prepared, contract, window),
         progress=lambda name, n: progress(f"report: yes/no at {window}, {name}", 0, n),
     )  # fmt: skip
 
@@ -146,8 +167,19 @@ def _anywhere(prepared: Prepared, contract: Contract, adapter: str, window: int,
     decode = needs_tokenizer(prepared.lm).decode
     examples = yes_no_examples(rollouts, {"topic": size.anywhere_pairs}, window, decode, "anywhere")
     controls = ("shuffled", "text-window")
-    found = yes_no_report(prepared.lm, contract, adapter, examples, rollouts, reads, controls=controls)
+    probe = _probe(prepared, contract, window, "anywhere")
+    found = yes_no_report(
+        prepared.lm, contract, adapter, examples, rollouts, reads, controls=controls, topic_probe=probe
+    )
     return [replace(result, kind="topic, anywhere") for result in found if result.kind == "topic"]
+
+
+def _probe(prepared: Prepared, contract: Contract, window: int, place: Place = "request_end") -> TopicProbe | None:
+    """Fitted on the training rollouts, where there are any."""
+    if "train" not in prepared.rollouts:
+        return None
+    layer = default_layers(contract)[0]
+    return fit_topic_probe(prepared.lm, layer, prepared.rollouts["train"], prepared.reads["train"], window, place)
 
 
 class _Parts:
@@ -173,7 +205,7 @@ class _Parts:
 
 def _fingerprint(prepared: Prepared, contract: Contract, adapter: str, size: ReportSize) -> str:
     """Of the adapter's bytes, the held-out rollouts, the contract and the report's size."""
-    digest = hashlib.sha256(repr((size, contract.injection, contract.prompt, prepared.kinds)).encode())
+    digest = hashlib.sha256(repr((__version__, size, contract.injection, contract.prompt, prepared.kinds)).encode())
     for rollout in prepared.rollouts["heldout"]:
         digest.update(repr(rollout.token_ids).encode())
     for name, parameter in sorted(adapter_parameters(prepared.lm.model, adapter).items()):
@@ -215,13 +247,17 @@ def finish_run(
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> Path:
     """Measure the trained adapter, write the report, and save the oracle with its figures in `run/oracle`."""
+    config, folder = lora_config(recipe), run / "oracle"
+    save_oracle(prepared.lm, ADAPTER, config, contract, folder)  # before hours of measuring, in which much can happen
     report = make_report(prepared, contract, ADAPTER, size, progress, run / "report-parts.json")
-    write_report(report, run)
-    measured = contract.model_copy(update={"evaluation": report.headline()})
-    return save_oracle(prepared.lm, ADAPTER, lora_config(recipe), measured, run / "oracle")
+    write_report(report, contract, run)
+    return save_oracle(
+        prepared.lm, ADAPTER, config, contract.model_copy(update={"evaluation": report.headline()}), folder
+    )
 
 
-def write_report(report: Report, run: Path) -> None:
-    """`report.json` and `report.md` in the run's folder."""
-    (run / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+def write_report(report: Report, contract: Contract, run: Path) -> None:
+    """`report.json`, with what was measured and by which versions, and `report.md`, in the run's folder."""
+    made = contract.model_dump(mode="json", include=set(_MADE))
+    (run / "report.json").write_text(json.dumps({**made, **report.to_dict()}, indent=1) + "\n", encoding="utf-8")
     (run / "report.md").write_text(markdown(report), encoding="utf-8")

@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from filelock import FileLock, Timeout
+
+from augury._version import __version__
 from augury.activations import resolve_layers
 from augury.contract import Contract, Positions, TrainedOn
 from augury.data.prompts import make_prompts
@@ -26,6 +31,7 @@ from augury.train.reads import Reads, capture_reads
 from augury.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
+DATE = "01 Jan 2026"  # for templates that print the day: one and the same in training and ever after
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def start_run(recipe: Recipe, run: Path, resume: bool = False) -> None:
         if _comparable(kept) != _comparable(recipe):
             raise InputError(
                 f"{run} was started with another recipe.",
-                "only optimizer.examples, decay and checkpoint_every may change on a resume",
+                "only optimizer.examples, decay, checkpoint_every and autocast may change on a resume",
                 "name a new folder with -o",
             )
     _write(path, recipe.model_dump_json(indent=1))
@@ -92,6 +98,11 @@ def _write(path: Path, text: str) -> None:
 
 def prepare_run(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
     """Make or find the rollouts of both splits and capture their activations."""
+    with _one_run(run):
+        return _prepare(recipe, run, progress)
+
+
+def _prepare(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
     settings = recipe.rollouts
     sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed)
     counts = {"heldout": settings.heldout, "train": settings.train}
@@ -142,6 +153,7 @@ def contract_of(recipe: Recipe, lm: LanguageModel) -> Contract:
         prompt=recipe.prompt,
         positions=Positions(pattern="contiguous", max_slots=longest * max(map(len, layers))),
         generation={"max_new_tokens": 24},
+        chat_template_kwargs={"date_string": DATE},
     )
 
 
@@ -160,11 +172,16 @@ def train_run(recipe: Recipe, run: Path, prepared: Prepared, progress: Progress)
         tokens=sum(row["tokens"] for row in metrics),
         examples=sum(row["examples"] for row in metrics),
         steps=steps,
+        seconds=round(sum(row["seconds"] for row in metrics)),
+        hardware=_hardware(lm),
+        seed=recipe.optimizer.seed,
     )
+    packages = {name: version(name) for name in ("torch", "transformers", "peft")}
     return prepared.contract.model_copy(
         update={
             "trained_on": trained,
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
+            "versions": {"augury": __version__, **packages},
+            "git_commit": _commit(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
@@ -179,19 +196,38 @@ def fingerprint(recipe: Recipe, run: Path) -> str:
 
 
 @contextmanager
-def _one_run(run: Path):
-    """Only one process trains in a folder."""
-    lock = run / ".lock"
+def _one_run(run: Path) -> Iterator[None]:
+    """Only one process works in a run's folder; the lock goes with the process, however it ends."""
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / ".lock", timeout=0)
     try:
-        lock.open("x").write(f"{os.getpid()}@{platform.node()}")
-    except FileExistsError:
-        owner = lock.read_text(encoding="utf-8").partition("@")[0]
-        if owner.isdigit() and Path(f"/proc/{owner}").exists() and int(owner) != os.getpid():
-            raise InputError(
-                f"{run} is being trained already.", f"process {owner} holds it", "wait for it, or choose another -o"
-            ) from None
-        lock.write_text(f"{os.getpid()}@{platform.node()}", encoding="utf-8")
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{run} is being worked on already.", "another process holds its lock", "wait for it, or choose another -o"
+        ) from None
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        lock.release()
+
+
+def _commit() -> str | None:
+    """The commit of this package's source, where it runs from a checkout."""
+    here = Path(__file__)
+    try:
+        subprocess.run(
+            ["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, check=True, capture_output=True
+        )
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here.parent, check=True, capture_output=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _hardware(lm: LanguageModel) -> str:
+    if lm.device.type == "cuda":
+        return torch.cuda.get_device_name(lm.device)
+    return f"{lm.device.type}, {torch.get_num_threads()} threads ({platform.machine()})"

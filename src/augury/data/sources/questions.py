@@ -103,7 +103,7 @@ def open_question(read: Read, kind: str, split: Split, rng: random.Random, decod
 def _open_answer(read: Read, kind: str, rng: random.Random, decode: Decode) -> str | None:
     labels = read.rollout.labels
     if kind == "speaker":
-        return _speaker(read)
+        return speaker(read.rollout, read.end)
     if kind == "next":
         following = read.rollout.token_ids[read.end + 1 : read.rollout.assistant[1]][: rng.randint(4, NEAR)]
         return decode(following).strip() or None
@@ -112,8 +112,9 @@ def _open_answer(read: Read, kind: str, rng: random.Random, decode: Decode) -> s
     return labels.get(_OPEN_LABEL.get(kind, kind))
 
 
-def _speaker(read: Read) -> str:
-    return "the assistant" if read.end >= read.rollout.assistant[0] - 1 else "the user"
+def speaker(rollout: Rollout, position: int) -> str:
+    """Whose turn a position is in; the last token before the answer counts as the assistant's."""
+    return "the assistant" if position >= rollout.assistant[0] - 1 else "the user"
 
 
 def topic_of(labels: dict[str, str]) -> bank.Topic:
@@ -125,7 +126,7 @@ def _values(read: Read, kind: str, split: Split, rng: random.Random, decode: Dec
     """What is asked about, once truly and once falsely."""
     labels = read.rollout.labels
     if kind == "speaker":
-        true = _speaker(read)
+        true = speaker(read.rollout, read.end)
         return true, "the user" if true == "the assistant" else "the assistant"
     if kind in ("next_word", "previous_word"):
         return _words(read, kind, rng, decode)
