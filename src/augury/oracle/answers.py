@@ -110,8 +110,8 @@ class _Shown:
         return show.plain(self)
 
     def __repr__(self) -> str:
-        """The first line of what `print` shows, so that a notebook or a debugger is not flooded."""
-        return f"<{type(self).__name__}: {str(self).partition(chr(10))[0]}>"
+        """One line, so that a list or a debugger is not flooded; `print` shows all."""
+        return f"<{type(self).__name__} {show.brief(self)}>"
 
     def __rich__(self) -> Any:
         return show.rich_table(self)

@@ -81,7 +81,8 @@ def _snapshot(repository: str, revision: str | None) -> Path:
     options: dict[str, Any] = {"allow_patterns": list(FILES), "etag_timeout": TIMEOUT_S}
     answer = ask_hub(repository, revision)
     if answer.unreachable is None:
-        return Path(snapshot_download(repository, revision=answer.commit or revision, **options))
+        # By its branch, not by the commit: else the cache lacks the branch's entry, and is not found offline.
+        return Path(snapshot_download(repository, revision=revision, **options))
     log.warning("the hub does not answer (%s); looking in the cache for %s", answer.unreachable, repository)
     try:
         return Path(snapshot_download(repository, revision=revision, local_files_only=True, **options))

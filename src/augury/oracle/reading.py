@@ -213,4 +213,4 @@ def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
 
 def without_target(lm: LanguageModel) -> LanguageModel:
     """The same model as a plain base: no adapter on when it is captured from."""
-    return replace(lm, target_adapters=()) if lm.target_adapters else lm
+    return replace(lm, target_adapters=(), name=lm.base_name, plain_name=None) if lm.target_adapters else lm

@@ -21,6 +21,19 @@ def plain(result: Any) -> str:
     return "\n".join([result.question, *lines, *_below(result)])
 
 
+def brief(result: Any) -> str:
+    """The question and what came of it, in one line."""
+    from augury.oracle.answers import Answer
+
+    if isinstance(result, Answer):
+        found = repr(result.text)
+    elif _is_scan(result):
+        found = f"{len(result.margins)} positions"
+    else:
+        found = f"{result.choice}, margin {result.margin:+.2f}"
+    return f"{_line(result.question)!r}: {found}"
+
+
 def rich_table(result: Any) -> Any:
     """The result as a rich renderable."""
     from rich.console import Group
