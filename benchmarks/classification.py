@@ -90,7 +90,7 @@ def main() -> None:
     rows = {}
     print(f"| set | texts | oracle, {options.window} activations | shuffled |\n|---|---|---|---|")
     for name, entry in index.items():
-        if "labels" not in entry:
+        if "rows_by_label" not in entry:  # relations: statements have to be made first
             continue
         asked = list(questions(options.data, name, entry, options.count, paraphrases))
         found = measure(oracle, model, asked, options.window)
