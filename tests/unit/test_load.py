@@ -80,7 +80,7 @@ def test_the_bundled_model_is_itself_in_float16(smollm2: LanguageModel) -> None:
         {"device_map": "cpu"},
         {"attn_implementation": "eager"},
         {"revision": "main"},
-        {"tokenizer": object()},
+        {"tokenizer": "another"},
         {"blocks": "model.layers"},
     ],
     ids=str,
