@@ -224,12 +224,12 @@ def test_a_report_that_was_cut_off_measures_only_what_is_missing(lm, rollouts, r
         patch.setattr(report_room, "topic_report", cut_off)
         report_room.make_report(prepared, contract, "oracle", size, kept=kept)
     real = report_room.lens_report
-    monkeypatch.setattr(report_room, "lens_report", lambda *a, **k: measured.append(a) or real(*a, **k))
+    monkeypatch.setattr(report_room, "lens_report", lambda *a, **k: measured.append(k["max_k"]) or real(*a, **k))
     assert report_room.make_report(prepared, contract, "oracle", size, kept=kept) == whole
-    assert not measured
+    assert measured == [50, 50], "what was measured before the cut was measured again"
     smaller = report_room.ReportSize(5, 4, 4, 4, 4)
     report_room.make_report(prepared, contract, "oracle", smaller, kept=kept)
-    assert len(measured) == 4, "parts of another size were taken for this one"
+    assert measured[2:] == [8, 8, 50, 50], "parts of another size were taken for this one"
 
 
 def test_lens_losses_equal_a_plain_pass_and_the_targets_own_loss(lm, rollouts, reads):
