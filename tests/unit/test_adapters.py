@@ -16,7 +16,16 @@ from torch import Tensor
 from augury.errors import ContractError, FormatError, ModelError, NotFoundError
 from augury.lm import LanguageModel, load_model
 from augury.lm.adapter_kinds import KINDS
-from augury.lm.adapters import adapters_on, add_adapter, load_adapter, remove_adapter, save_adapter, tuner_layers
+from augury.lm.adapters import (
+    adapter_dropouts,
+    adapters_on,
+    add_adapter,
+    load_adapter,
+    lora_config,
+    remove_adapter,
+    save_adapter,
+    tuner_layers,
+)
 from augury.lm.load import weights_fingerprint
 from tests.families import FAMILIES, add_random_adapter, build, ids
 
@@ -470,3 +479,13 @@ def test_a_target_still_knows_its_base(tmp_path: Path) -> None:
     again = load_model(target, adapter=tmp_path / "tuned")
     assert target.name == f"{lm.name}+tuned" and again.name == f"{lm.name}+tuned+tuned"
     assert again.base_name == target.base_name == lm.base_name == lm.name
+
+
+def test_the_dropouts_of_one_adapter_are_found() -> None:
+    lm = build("llama")
+    for name, share in (("first", 0.25), ("second", 0.5)):
+        add_adapter(lm, lora_config(4, 8, share, True, ["q_proj", "down_proj"]), name)
+    found = adapter_dropouts(lm.model, "second")
+    assert [getattr(dropout, "p", None) for dropout in found] == [0.5] * 2 * lm.n_layers
+    assert adapter_dropouts(lm.model, "third") == []
+    assert lora_config(4, 8, 0.0, False, "all-linear")["target_modules"] == "all-linear"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from augury.errors import ContractError, FormatError
@@ -101,3 +101,28 @@ def plain_start(config: Mapping[str, Any]) -> dict[str, Any]:
     _check_start(config)
     left_out = ("base_model_name_or_path", "init_lora_weights", *_START_ONLY)
     return {key: value for key, value in config.items() if key not in left_out}
+
+
+def lora_config(
+    rank: int, alpha: float, dropout: float, rslora: bool, target_modules: str | Sequence[str]
+) -> dict[str, Any]:
+    """The PEFT configuration of a fresh LoRA, as `add_adapter` and a PEFT folder take it.
+
+    Args:
+        rank: Of each pair of matrices.
+        alpha: The scale's numerator.
+        dropout: Share of the LoRA's inputs that is dropped in training.
+        rslora: Divide the scale by the root of the rank instead of the rank.
+        target_modules: Names of modules, or `"all-linear"`.
+    """
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": dropout,
+        "use_rslora": rslora,
+        "target_modules": target_modules if isinstance(target_modules, str) else list(target_modules),
+        "bias": "none",
+        "inference_mode": True,
+    }

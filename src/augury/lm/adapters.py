@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from augury.errors import AuguryError, ContractError, FormatError, ModelError, NotFoundError
+from augury.lm.adapter_kinds import lora_config as lora_config  # others import it and the next two from here
 from augury.lm.adapter_kinds import peft_config, plain_start
 from augury.lm.tuners import (
     Before,
@@ -28,7 +29,8 @@ from augury.lm.tuners import (
     replaces,
     tuner_layers,
 )
-from augury.lm.tuners import active_adapters as active_adapters  # others import it from here
+from augury.lm.tuners import active_adapters as active_adapters
+from augury.lm.tuners import adapter_dropouts as adapter_dropouts
 
 if TYPE_CHECKING:
     from augury.lm.load import LanguageModel

@@ -34,6 +34,12 @@ def adapter_names(layer: Any) -> set[str]:
     return {name for attribute in layer.adapter_layer_names for name in getattr(layer, attribute, {})}
 
 
+def adapter_dropouts(model: nn.Module, name: str) -> list[nn.Module]:
+    """The adapter's own dropouts, whose mode is set apart from the base's while it is trained."""
+    held = (getattr(layer, "lora_dropout", {}) for _, layer in tuner_layers(model))
+    return [dropouts[name] for dropouts in held if name in dropouts]
+
+
 def active_adapters(model: nn.Module) -> tuple[str, ...]:
     """The adapters that are on now."""
     found = [name for _, layer in tuner_layers(model) if not layer._disable_adapters for name in _names(layer)]
