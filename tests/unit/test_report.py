@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from augury.data import bank
 from augury.data.rollouts import Rollout
 from augury.lm.adapters import add_adapter, remove_adapter
+from augury.oracle import choices
 from augury.stats import auc_interval
 from augury.train import lens_report as lens
 from augury.train import question_report as questions
@@ -71,7 +73,7 @@ def test_an_oracle_that_is_told_the_answer_scores_one(lm, rollouts, reads, asked
     told = {key(row): example.yes for row, example in zip(questions._rows(items), examples, strict=True)}
     rng = np.random.default_rng(1)
 
-    def cheat(runner, rows, token_ids):
+    def cheat(runner, rows, token_ids, done=None):
         half = len(token_ids) // 2
         out = torch.full((len(rows), len(token_ids)), -3.0)
         for i, row in enumerate(rows):
@@ -79,7 +81,7 @@ def test_an_oracle_that_is_told_the_answer_scores_one(lm, rollouts, reads, asked
             out[i, :half] += 3.0 * yes + float(rng.normal()) * 0.01
         return out
 
-    monkeypatch.setattr(questions, "next_logprobs", cheat)
+    monkeypatch.setattr(choices, "next_logprobs", cheat)
     auc = report(lm, rollouts, reads, contract, examples)
     for kind in ("all", "topic", "speaker"):
         assert auc[kind]["oracle"].estimate == 1.0
@@ -91,9 +93,9 @@ def test_a_random_oracle_scores_chance(lm, rollouts, reads, asked, monkeypatch):
     contract, examples, _ = asked
     generator = torch.Generator().manual_seed(0)
     monkeypatch.setattr(
-        questions,
+        choices,
         "next_logprobs",
-        lambda runner, rows, token_ids: torch.randn(len(rows), len(token_ids), generator=generator),
+        lambda runner, rows, token_ids, done=None: torch.randn(len(rows), len(token_ids), generator=generator),
     )
     auc = report(lm, rollouts, reads, contract, examples)["all"]["oracle"]
     assert auc.low < 0.5 < auc.high and auc.high - auc.low < 0.4
@@ -167,7 +169,7 @@ def test_a_kind_with_one_rollout_is_left_out(lm, rollouts, reads, asked):
     alone = next(example for example in examples if example.kind == "speaker").rollout
     kept = [e for e in examples if e.kind == "topic" or e.rollout == alone]
     results = questions.yes_no_report(lm, contract, "oracle", kept, rollouts, reads, controls=())
-    assert [result.kind for result in results] == ["all", "topic"]
+    assert [result.kind for result in results] == ["all", "topic", questions.NAMELESS]
     assert results[0].questions == sum(example.kind == "topic" for example in examples)
 
 
@@ -261,9 +263,61 @@ def test_nothing_of_a_lens_answer_lies_in_the_window(lm, rollouts):
             assert ids[place] == example.answer_ids and 1 <= k <= 8 and 1 <= len(example.positions) <= 8
 
 
+def test_long_k_is_as_frequent_as_short(lm, rollouts):
+    lengths = [len(e.answer_ids) for e in lens.lens_examples(lm, rollouts, "past_lens", 40, 800)]
+    counts = np.bincount(np.array(lengths) - 1, minlength=40).reshape(4, 10).sum(1)
+    assert min(lengths) == 1 and max(lengths) <= 40
+    assert counts.min() > 140, f"k in tens: {counts}"  # of 800: 200 each, less where the window leaves no room
+    used = np.bincount([e.rollout for e in lens.lens_examples(lm, rollouts, "past_lens", 8, 60)])
+    assert used.max() - used.min() <= 1, "some rollouts are asked more often than others"
+
+
+def test_a_name_in_the_window_is_told_apart(lm, rollouts):
+    """Every second rollout has its topic's name inside the window: a reader of names has 0.75, and 1.0 and 0.5."""
+    spelled = {r.id: lm.tokenizer(f" {bank.topic_named(r.labels['topic']).name}.")["input_ids"] for r in rollouts}
+    short = [r for r in rollouts if len(spelled[r.id]) <= 10]
+    made = []
+    for i, rollout in enumerate(short[: len(short) // 2 * 2]):
+        ids, name = list(rollout.token_ids), spelled[rollout.id]
+        if i % 2 == 0:
+            ids[10 - len(name) : 10] = name
+        made.append(replace(rollout, token_ids=tuple(ids), user=(0, 10)))
+    reads = Reads([2], {r.id: 0 for r in made}, {r.id: torch.randn(1, 60, 48) for r in made})
+    examples = questions.yes_no_examples(made, {"topic": len(made)}, 14, lm.tokenizer.decode)
+    results = questions.yes_no_report(lm, tiny_contract(lm), "oracle", examples, made, reads, controls=())
+    found = {result.kind: result for result in results}
+    assert 0.6 < found["topic"].auc["string match"].estimate < 0.9
+    assert found[questions.NAMELESS].auc["string match"].estimate == 0.5
+    assert found[questions.NAMELESS].questions * 2 == found["topic"].questions
+
+
+def test_an_oracle_that_is_told_the_topic_names_it(lm, rollouts, reads, monkeypatch):
+    contract = tiny_contract(lm)
+    topics = {}
+    for rollout in rollouts:
+        for first in range(rollout.user[0], rollout.assistant[0] - 3):
+            key = reads.vectors(rollout.id, (2,), range(first, first + 4)).numpy().tobytes()
+            topics[key] = bank.topic_named(rollout.labels["topic"]).name
+    monkeypatch.setattr(
+        questions,
+        "decode_rows",
+        lambda runner, rows, sampling: [
+            [lm.tokenizer(f"the {topics[row.vectors.numpy().tobytes()]}.", add_special_tokens=False)["input_ids"]]
+            for row in rows
+        ],
+    )
+    result = questions.topic_report(lm, contract, "oracle", rollouts, reads, window=4, count=30)
+    assert result.real.estimate == 1.0 and result.real.low < 1.0, "thirty of thirty prove no certainty"
+    assert result.shuffled.estimate == 0.0 and result.shuffled.high > 0.0
+    assert result.nameless is not None and result.nameless.estimate == 1.0
+
+
 @pytest.mark.parametrize(
     ("answer", "names"),
-    [("the moon", True), ("Moon.", True), ("moonlight", False), ("honeymoon", False), ("A trip to the moon!", True)],
-)
+    [
+        ("the moon", True), ("Moon.", True), ("moonlight", False), ("honeymoon", False), ("A trip to the moon!", True),
+        ("of the moon.\nassistant", True), ("moons", False), ("", False),
+    ],
+)  # fmt: skip
 def test_a_topic_is_named_by_whole_words_only(answer, names):
     assert questions.names_topic(answer, bank.topic_named("moon")) is names

@@ -120,7 +120,7 @@ def _rows(result: Any) -> list[Cells]:
 
 def _answer_rows(answer: Answer) -> list[Cells]:
     rows: list[Cells] = [("", "agreement", "same as real", "answer")]
-    rows.append(("real", _percent(answer.agreement), "", answer.text or "(empty)"))
+    rows.append(("real", agreement(answer), "", answer.text or "(empty)"))
     for name, control in answer.controls.items():
         rows.append((name, *_answer_cells(control)))
     return _without_empty(rows)
@@ -131,7 +131,7 @@ def _answer_cells(control: Answer | Unavailable) -> Cells:
 
     if isinstance(control, Unavailable):
         return ("", "", str(control))
-    return (_percent(control.agreement), _percent(control.same_as_real), control.text or "(empty)")
+    return (agreement(control), _percent(control.same_as_real), control.text or "(empty)")
 
 
 def _score_rows(score: Score) -> list[Cells]:
@@ -167,6 +167,11 @@ def _without_empty(rows: list[Cells]) -> list[Cells]:
 
 def _line(cell: str) -> str:
     return " ".join(cell.split())
+
+
+def agreement(answer: Answer) -> str:
+    """The cell of a table: empty without samples, a dash where answers are too long to be compared to the letter."""
+    return "-" if answer.samples and answer.agreement is None else _percent(answer.agreement)
 
 
 def _percent(share: float | None) -> str:

@@ -59,19 +59,29 @@ class LensResult:
 def lens_examples(
     lm: LanguageModel, rollouts: Sequence[Rollout], task: str, max_k: int, count: int, seed: int = 0
 ) -> list[Example]:
-    """`count` held-out lens examples, rollouts in turn so that each gives about as many."""
+    """`count` held-out lens examples, rollouts in turn so that each gives about as many.
+
+    k and the window are drawn first and then a rollout that has room for them, so that long k are as frequent as short
+    (up to what the longest answer has room for).
+    """
     rng = random.Random(f"{seed}:{task}:{max_k}")
     decode = needs_tokenizer(lm).decode
+    turn = rng.sample(list(rollouts), len(rollouts))
+    longest = max((stop - start for start, stop in (rollout.assistant for rollout in turn)), default=0)
+    if longest < 2:
+        why = f"none of the {len(turn)} held-out rollouts is long enough"
+        raise InputError(f"The {task} cannot be measured.", why, "raise rollouts.max_new_tokens or rollouts.heldout")
     found: list[Example] = []
-    for _ in range(100 * count):
-        for rollout in rng.sample(list(rollouts), len(rollouts)):
-            example = lens_example(rollout, task, rng.randint(1, max_k), rng.randint(1, 8), rng, decode)
+    while len(found) < count:
+        window = rng.randint(1, min(8, longest - 1))
+        k = rng.randint(1, min(max_k, longest - window))
+        for place, rollout in enumerate(turn):
+            example = lens_example(rollout, task, k, window, rng, decode)
             if example is not None:
                 found.append(example)
-        if len(found) >= count:
-            return found[:count]
-    why = f"none of the {len(rollouts)} held-out rollouts is long enough"
-    raise InputError(f"The {task} cannot be measured.", why, "raise rollouts.max_new_tokens or rollouts.heldout")
+                turn.append(turn.pop(place))
+                break
+    return found
 
 
 def lens_report(

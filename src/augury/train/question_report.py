@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import random
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from augury.contract import Contract
 from augury.data import bank
 from augury.data.example import Example
 from augury.data.rollouts import Rollout
-from augury.data.sources.questions import Place, open_question, pick_read, speaker, yes_no_pair
+from augury.data.sources.questions import Place, open_question, pick_read, speaker, topic_of, yes_no_pair
 from augury.lm import LanguageModel, Sampling
 from augury.lm.chat import needs_tokenizer
-from augury.oracle.choices import YES_NO, spell
-from augury.oracle.consensus import normalise_answer
+from augury.oracle.choices import YES_NO, choice_logprobs, prefixed, spell, weigh
 from augury.oracle.controls import reader_text
-from augury.oracle.passes import Row, Runner, decode_rows, next_logprobs
+from augury.oracle.passes import Row, Runner, decode_rows
 from augury.oracle.prompt import Prompt, plain_prompt
-from augury.oracle.reading import default_layers
-from augury.stats import Interval, auc_interval, bootstrap_interval, probe_auc
+from augury.oracle.reading import decoded, default_layers
+from augury.stats import Interval, auc_interval, probe_auc, wilson
 from augury.train.batching import Item, prepare
 from augury.train.lens_report import shuffled_items
 from augury.train.reads import Reads
-from augury.train.topic_probe import TopicProbe
+from augury.train.topic_probe import TopicProbe, asked_topic
 
 BOOTSTRAP = 1000
 PROBE_READS = 300
+NAMELESS = "topic, name not in the window"
 BINARY = {"sentiment": "positive", "person": "first", "tense": "past", "speaker": "the assistant"}
 
 
@@ -85,7 +87,9 @@ def yes_no_report(
 ) -> list[YesNoResult]:
     """AUCs over all examples ("all") and over each kind; kinds with fewer than two rollouts are left out.
 
-    `probe` stands beside the kinds whose own label is binary (`binary_probe`) and, given one, beside the topic's.
+    Beside topics stands `string match`, which only looks whether the topic that is asked about is named in the window's
+    text, and a kind of its own holds the topics whose name is not. `probe` stands beside the kinds whose own label is
+    binary (`binary_probe`) and, given one, beside the topic's.
     """
     examples = _measurable(examples)
     layers = default_layers(contract)
@@ -96,9 +100,13 @@ def yes_no_report(
             progress(name, len(items))
         adapters = (adapter,) if name in ("shuffled", "none") else ()
         margins[name] = _margins(lm, contract, adapters, _control_rows(lm, contract, name, items, rollouts, reads))
-    kinds = list(dict.fromkeys(example.kind for example in examples))
-    found = [_yes_no(kind, examples, margins) for kind in ("all", *kinds)]
-    return [_with_probe(result, lm, layers, examples, rollouts, reads, topic_probe) for result in found]
+    found = []
+    for kind, places in _kinds(lm, examples, rollouts).items():
+        asked = [examples[i] for i in places]
+        auc = {name: _auc(values[places], asked) for name, values in margins.items()}
+        auc |= _references(lm, layers, kind, asked, rollouts, reads, topic_probe)
+        found.append(YesNoResult(kind, len(asked[0].positions), len(asked), len({e.rollout for e in asked}), auc))
+    return found
 
 
 def _measurable(examples: Sequence[Example]) -> list[Example]:
@@ -109,37 +117,48 @@ def _measurable(examples: Sequence[Example]) -> list[Example]:
     return [example for example in examples if len(of_kind[example.kind]) > 1]
 
 
-def _with_probe(
-    result: YesNoResult,
+def _kinds(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> dict[str, list[int]]:
+    """What is reported: the places in `examples` of each kind, of all, and of topics that the window does not name."""
+    found: dict[str, list[int]] = {"all": list(range(len(examples)))}
+    for i, example in enumerate(examples):
+        found.setdefault(example.kind, []).append(i)
+    texts = _window_texts(lm, examples, rollouts)
+    topics = {r.id: topic_of(r.labels) for r in rollouts if "topic" in r.labels}
+    nameless = [i for i in found.get("topic", ()) if not names_topic(texts[i], topics[examples[i].rollout])]
+    if len({examples[i].rollout for i in nameless}) > 1:
+        found[NAMELESS] = nameless
+    return found
+
+
+def _window_texts(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> list[str]:
+    by_id = {rollout.id: rollout for rollout in rollouts}
+    return [decoded(lm, [by_id[e.rollout].token_ids[i] for i in e.positions]) for e in examples]
+
+
+def _auc(scores: ArrayLike, examples: Sequence[Example]) -> Interval:
+    groups, wordings = [e.rollout for e in examples], [e.wording for e in examples]
+    return auc_interval(scores, [e.yes for e in examples], groups, within=wordings, n=BOOTSTRAP)
+
+
+def _references(
     lm: LanguageModel,
     layers: Sequence[int],
+    kind: str,
     examples: Sequence[Example],
     rollouts: Sequence[Rollout],
     reads: Reads,
     topic_probe: TopicProbe | None,
-) -> YesNoResult:
-    if result.kind in ("topic", "near_topic") and topic_probe is not None:
-        asked = [example for example in examples if example.kind == result.kind]
-        scores = topic_probe.scores(asked, reads)
-        groups, wordings = [e.rollout for e in asked], [e.wording for e in asked]
-        probe = auc_interval(scores, [e.yes for e in asked], groups, within=wordings, n=BOOTSTRAP)
-    elif result.kind in BINARY:
-        probe = binary_probe(lm, layers, rollouts, reads, result.kind, result.window)
-    else:
-        probe = None
-    return result if probe is None else replace(result, auc={**result.auc, "probe": probe})
-
-
-def _yes_no(kind: str, examples: Sequence[Example], margins: dict[str, np.ndarray]) -> YesNoResult:
-    places = [i for i, example in enumerate(examples) if kind in ("all", example.kind)]
-    labels = [examples[i].yes for i in places]
-    groups = [examples[i].rollout for i in places]
-    wordings = [examples[i].wording for i in places]
-    auc = {
-        name: auc_interval(values[places], labels, groups, within=wordings, n=BOOTSTRAP)
-        for name, values in margins.items()
-    }
-    return YesNoResult(kind, len(examples[places[0]].positions), len(places), len(set(groups)), auc)
+) -> dict[str, Interval]:
+    """What does without a language model: looking for the name, and linear probes."""
+    if kind in BINARY:
+        probe = binary_probe(lm, layers, rollouts, reads, kind, len(examples[0].positions))
+        return {} if probe is None else {"probe": probe}
+    if kind not in ("topic", "near_topic", NAMELESS):
+        return {}
+    asked = [asked_topic(example) for example in examples]
+    matches = [names_topic(t, topic) for t, topic in zip(_window_texts(lm, examples, rollouts), asked, strict=True)]
+    found = {"string match": _auc(np.array(matches, dtype=float), examples)}
+    return found if topic_probe is None else found | {"probe": _auc(topic_probe.scores(examples, reads), examples)}
 
 
 def _rows(items: Sequence[Item], vectors: bool = True) -> list[Row]:
@@ -171,22 +190,15 @@ def _control_rows(
 
 def _text_row(lm: LanguageModel, contract: Contract, name: str, example: Example, rollout: Rollout) -> Row:
     """The plain base reads the decoded text instead, and nothing right of the last position."""
-    start = example.positions[0] if name == "text-window" else rollout.user[0]
-    text = needs_tokenizer(lm).decode(
-        list(rollout.token_ids[start : example.positions[-1] + 1]), skip_special_tokens=True
-    )
-    asked = reader_text(text, contract.prompt.yes_no_prefix + example.question)
-    return Row(plain_prompt(lm, contract, asked), None)
+    start = example.positions[0] if name == "text-window" else 0
+    text = decoded(lm, rollout.token_ids[start : example.positions[-1] + 1]).strip()
+    return Row(plain_prompt(lm, contract, reader_text(text, prefixed(contract, example.question, YES_NO))), None)
 
 
 def _margins(lm: LanguageModel, contract: Contract, adapters: tuple[str, ...], rows: Sequence[Row]) -> np.ndarray:
-    spellings = spell(lm, contract, YES_NO).ids
-    ids = [token for choice in spellings for token in choice]
     runner = Runner(lm, contract, adapters, contract.injection.coefficient, batch_size=24)
-    found: Tensor = next_logprobs(runner, rows, ids)
-    yes = found[:, : len(spellings[0])].logsumexp(-1)
-    no = found[:, len(spellings[0]) :].logsumexp(-1)
-    return (yes - no).numpy()
+    found = choice_logprobs(runner, rows, spell(lm, contract, YES_NO))
+    return np.array([weigh(row).margin for row in found])
 
 
 def binary_probe(
@@ -214,13 +226,16 @@ def binary_probe(
 
 @dataclass(frozen=True)
 class TopicResult:
-    """The open topic question: the share of answers that name the topic, real against shuffled."""
+    """The open topic question: the share of answers that name the topic, real against shuffled.
+
+    `nameless` is the real share where the window's own text does not name the topic; None where it always does.
+    """
 
     window: int
     questions: int
-    rollouts: int
     real: Interval
     shuffled: Interval
+    nameless: Interval | None
     examples: tuple[tuple[str, str, str], ...]  # (topic, answer, answer with shuffled activations)
 
     def to_dict(self) -> dict[str, Any]:
@@ -240,39 +255,50 @@ def topic_report(
 ) -> TopicResult:
     """Ask what each held-out rollout is about, greedily, and look for the topic or an alias in whole words."""
     layers = default_layers(contract)
-    decode = needs_tokenizer(lm).decode
-    rng = random.Random(f"{seed}:open:{window}")
-    examples: list[Example] = []
-    for rollout in rng.sample(list(rollouts), len(rollouts)):
-        read = pick_read(rollout, "topic", window, "request_end", rng)
-        example = open_question(read, "topic", "heldout", rng, decode) if read else None
-        if example is not None and len(examples) < count:
-            examples.append(example)
+    examples = _open_examples(lm, rollouts, window, count, seed)
     items = [prepare(lm, contract, layers, reads, example) for example in examples]
-    runner = Runner(lm, contract, (adapter,), contract.injection.coefficient, batch_size=24)
+    answers = _answers(lm, contract, adapter, items)
+    shuffled = _answers(lm, contract, adapter, shuffled_items(items, rollouts, reads, layers))
     by_id = {rollout.id: rollout for rollout in rollouts}
-    answers = {}
-    for name, source in (("real", items), ("shuffled", shuffled_items(items, rollouts, reads, layers))):
-        found = decode_rows(runner, _rows(source), Sampling(max_new_tokens=8))
-        answers[name] = [decode([t for t in texts[0] if t not in lm.end_ids]).strip() for texts in found]
-    topics = [bank.topic_named(by_id[example.rollout].labels["topic"]) for example in examples]
-    hits = {
-        name: [float(names_topic(a, topic)) for a, topic in zip(texts, topics, strict=True)]
-        for name, texts in answers.items()
-    }
-    groups = [example.rollout for example in examples]
-    shown = tuple(zip([t.name for t in topics], answers["real"], answers["shuffled"], strict=True))[:24]
+    topics = [topic_of(by_id[example.rollout].labels) for example in examples]
+    hits = [names_topic(answer, topic) for answer, topic in zip(answers, topics, strict=True)]
+    false_hits = [names_topic(answer, topic) for answer, topic in zip(shuffled, topics, strict=True)]
+    texts = _window_texts(lm, examples, rollouts)
+    nameless = [hit for hit, t, topic in zip(hits, texts, topics, strict=True) if not names_topic(t, topic)]
     return TopicResult(
         window,
         len(examples),
-        len(set(groups)),
-        bootstrap_interval(hits["real"], groups=groups),
-        bootstrap_interval(hits["shuffled"], groups=groups),
-        shown,
+        wilson(sum(hits), len(hits)),
+        wilson(sum(false_hits), len(false_hits)),
+        wilson(sum(nameless), len(nameless)) if nameless else None,
+        tuple(zip([t.name for t in topics], answers, shuffled, strict=True))[:24],
     )
 
 
-def names_topic(answer: str, topic: bank.Topic) -> bool:
-    """Whether the answer holds the topic's name or an alias as whole normalised words."""
-    words = f" {normalise_answer(answer)} "
-    return any(f" {normalise_answer(name)} " in words for name in (topic.name, *topic.aliases))
+def _open_examples(lm: LanguageModel, rollouts: Sequence[Rollout], window: int, count: int, seed: int) -> list[Example]:
+    """One question for each rollout that has a topic, `count` at most."""
+    decode = needs_tokenizer(lm).decode
+    rng = random.Random(f"{seed}:open:{window}")
+    found: list[Example] = []
+    for rollout in rng.sample(list(rollouts), len(rollouts)):
+        read = pick_read(rollout, "topic", window, "request_end", rng)
+        example = open_question(read, "topic", "heldout", rng, decode) if read else None
+        if example is not None and len(found) < count:
+            found.append(example)
+    return found
+
+
+def _answers(lm: LanguageModel, contract: Contract, adapter: str, items: Sequence[Item]) -> list[str]:
+    runner = Runner(lm, contract, (adapter,), contract.injection.coefficient, batch_size=24)
+    found = decode_rows(runner, _rows(items), Sampling(max_new_tokens=8))
+    return [decoded(lm, [token for token in texts[0] if token not in lm.end_ids]).strip() for texts in found]
+
+
+def names_topic(text: str, topic: bank.Topic) -> bool:
+    """Whether the text holds the topic's name or an alias as whole words, in either case."""
+    words = f" {_words(text)} "
+    return any(f" {_words(name)} " in words for name in (topic.name, *topic.aliases))
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))

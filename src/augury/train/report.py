@@ -43,7 +43,7 @@ class ReportSize:
 
     lens: int = 1000
     topic_pairs: int = 500
-    anywhere_pairs: int = 200
+    anywhere_pairs: int = 500
     other_pairs: int = 25
     open_topics: int = 300
 
@@ -71,11 +71,12 @@ class Report:
                 row |= {"target's own": _numbers(r.target), "share read": _numbers(r.share_read)}
             found[f"{r.task.replace('_', ' ')}, k up to {r.max_k}, nats per token"] = row | {"examples": r.examples}
         for r in self.yes_no:
-            if r.kind in ("all", "topic", "near_topic", "topic, anywhere"):
-                row = {name: _numbers(interval) for name, interval in r.auc.items()}
-                found[f"yes/no AUC, {r.kind.replace('_', ' ')}, {_at(r.window)}"] = row | {"questions": r.questions}
+            row = {name: _numbers(interval) for name, interval in r.auc.items()}
+            found[f"yes/no AUC, {r.kind.replace('_', ' ')}, {_at(r.window)}"] = row | {"questions": r.questions}
         for r in self.topic:
-            row = {"real": _numbers(r.real), "shuffled": _numbers(r.shuffled), "questions": r.questions}
+            row = {"real": _numbers(r.real), "shuffled": _numbers(r.shuffled)}
+            row |= {} if r.nameless is None else {"name not in the window": _numbers(r.nameless)}
+            row |= {"questions": r.questions}
             found[f"open topic named, {_at(r.window)}"] = row
         return found
 
@@ -233,9 +234,15 @@ def markdown(report: Report) -> str:
         cells = [str(r.auc[name]) if name in r.auc else "-" for name in names]
         lines.append(f"| {r.kind} | {r.window} | {r.questions} | " + " | ".join(cells) + " |")
     lines += ["", "### Open topic question: share of answers that name the topic", ""]
-    lines += ["| activations | questions | real | shuffled |", "|---|---|---|---|"]
-    lines += [f"| {r.window} | {r.questions} | {r.real} | {r.shuffled} |" for r in report.topic]
+    lines += ["| activations | questions | real | shuffled | real, name not in the window |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {r.window} | {r.questions} | {r.real} | {r.shuffled} | {_counted(r.nameless)} |" for r in report.topic
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _counted(share: Interval | None) -> str:
+    return "-" if share is None else f"{share} ({share.n})"
 
 
 def finish_run(

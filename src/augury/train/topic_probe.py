@@ -37,7 +37,7 @@ class TopicProbe:
     def scores(self, examples: Sequence[Example], reads: Reads) -> np.ndarray:
         """One score per question about a topic, `[n]`."""
         x = torch.stack([_feature(reads.vectors(e.rollout, (self._layer,), e.positions)) for e in examples])
-        asked = torch.stack([self._names[asked_topic(e)] for e in examples])
+        asked = torch.stack([self._names[asked_topic(e).answer] for e in examples])
         return torch.cosine_similarity((x - self._mean) @ self._weights, asked).numpy()
 
 
@@ -83,11 +83,11 @@ def topic_directions(lm: LanguageModel, layer: int) -> dict[str, Tensor]:
     return dict(zip(answers, found, strict=True))
 
 
-def asked_topic(example: Example) -> str:
-    """The topic that a question names, by its answer form: what stands where its wording has {x}."""
+def asked_topic(example: Example) -> bank.Topic:
+    """The topic that a question names: what stands where its wording has {x}."""
     head, tail = example.wording.partition(":")[2].split("{x}")
     named = example.question[len(head) : len(example.question) - len(tail)]
-    return next(topic.answer for topic in bank.topics() if topic.answer.lower() == named.lower())
+    return next(topic for topic in bank.topics() if topic.answer.lower() == named.lower())
 
 
 def _feature(vectors: Tensor) -> Tensor:
