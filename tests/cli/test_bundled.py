@@ -66,6 +66,35 @@ def test_ask(oracle: str) -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
 
 
+def test_ask_with_samples_and_controls(oracle: str) -> None:
+    """In at most 30 s from a cold start, in processor time of two cores."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    options = ("--samples", "10", "--controls", "--json")
+    done = augury_command("ask", CONTEXT, "-q", "Who is this about?", "--oracle", oracle, *options)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = json.loads(done.stdout)
+    assert len(found["samples"]) == 10
+    assert {"none", "shuffled", "text-window", "text-all", "untrained"} == set(found["controls"])
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 60
+
+
+def test_demo(oracle: str, root: Path, tmp_path: Path) -> None:
+    """What `make demo` shows: questions beside their controls, a score, two scans, a picture, and where it lies."""
+    command = [sys.executable, root / "examples" / "demo.py", "--oracle", oracle, "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **NOWHERE})
+    assert done.returncode == 0, done.stderr
+    for shown in (
+        "What is this about?",
+        "What was the model asked to do?",
+        "What will the model say next?",
+        "percentile",
+    ):
+        assert shown in done.stdout
+    assert done.stdout.count("text-window") >= 4 and done.stdout.count("highest:") == 2
+    picture = tmp_path / "heatmap.png"
+    assert picture.read_bytes().startswith(b"\x89PNG") and str(picture) in done.stdout.replace("\n", "")
+
+
 def test_score_and_scan(oracle: str, tmp_path: Path) -> None:
     asked = ["-q", "Is this about cooking?", "--oracle", oracle]
     score = json.loads(augury_command("score", CONTEXT, *asked, "--json").stdout)

