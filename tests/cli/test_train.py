@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock, Timeout
 
 from augury.cli.train import _Bars
 from augury.oracle.save import save_oracle
 from augury.train.loop import ADAPTER, lora_config
+from augury.train.recipe import read_recipe
+from augury.train.run import start_run
 from tests.cli.conftest import Invoke, Tiny, one_object, refused
 
 STEPS = 4
@@ -60,6 +63,10 @@ def test_a_run_ends_in_an_oracle_that_answers(tiny: Tiny, invoke: Invoke, recipe
     assert "steps" in result.stderr and "tokens" in result.stderr and "memory" in result.stderr
     assert "### Lens loss" in result.stdout and f"oracle: {run / 'oracle'}" in result.stdout
     assert steps_done(run) == list(range(1, STEPS + 1))
+    data = json.loads((run / "data.json").read_text())
+    checkpoint = json.loads((run / "checkpoints" / "step-000004" / "oracle.json").read_text())
+    assert checkpoint["trained_on"]["data_fingerprint"] == data["data_fingerprint"]
+    assert checkpoint["weights_fingerprint"] == data["model"]["weights_fingerprint"]
     arguments = ["--model", tiny.model, "--oracle", run / "oracle", "--json"]
     assert one_object(invoke("ask", "tea tea", "-q", "What is this about?", *arguments))["layers"] == [2]
 
@@ -110,6 +117,35 @@ def test_a_dry_run_costs_nothing(invoke: Invoke, recipe: Path, tmp_path: Path) -
     assert result.exit_code == 0 and "about" in result.stdout and not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("short_report")
+def test_a_run_that_is_worked_on_keeps_its_recipe(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    start_run(read_recipe(recipe), run)
+    before = (run / "recipe.json").read_bytes()
+    with FileLock(run / ".lock"):
+        refused(invoke("train", "--resume", run, "--set", "optimizer.examples=800"), 2, "being worked on")
+    assert (run / "recipe.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("short_report")
+def test_a_run_is_held_from_its_recipe_to_its_oracle(
+    invoke: Invoke, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, free = tmp_path / "run", []
+
+    def look(*_: Any) -> None:
+        try:
+            FileLock(run / ".lock", timeout=0).acquire()
+            free.append(True)
+        except Timeout:
+            free.append(False)
+
+    monkeypatch.setattr(_Bars, "phase", look)
+    monkeypatch.setattr(_Bars, "_begin", look)
+    assert invoke("train", recipe, "-o", run).exit_code == 0
+    assert len(free) > 3 and not any(free)
+
+
 def test_refusals(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     refused(invoke("train", tmp_path / "no.yaml", "-o", run), 1, "no recipe")
@@ -118,6 +154,7 @@ def test_refusals(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
     refused(invoke("train", recipe, "-o", run, "--resume", tmp_path / "other"), 2, "Two folders")
     refused(invoke("train", recipe, "-o", run, "--set", "optimizer.exmaples=3"), 1, "exmaples")
     refused(invoke("train", recipe, "-o", run, "--set", "nonsense"), 1, "'='")
+    refused(invoke("train", recipe, "--resume", run), 2, "Two recipes", "--set")
     recipe.write_text("name: [")
     refused(invoke("train", recipe, "-o", run), 1, "no YAML")
     assert not run.exists()

@@ -2,58 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from augury.data import bank
+from augury.data.example import Example
 from augury.data.mix import Stream
 from augury.data.prompts import make_prompts
-from augury.data.rollouts import Rollout
-from augury.errors import FormatError, InputError, StorageError
-from augury.lm.adapters import adapter_parameters, adapters_on
+from augury.data.sources.questions import YES_NO_KINDS
+from augury.errors import FormatError, InputError
+from augury.lm.adapters import adapters_on
+from augury.oracle.choices import YES_NO, prefixed
 from augury.oracle.inject import inject
 from augury.train.batching import batches, collate, pools, prepare
-from augury.train.checkpoint import latest, save_checkpoint
-from augury.train.loop import ADAPTER, _trainable, _training, learning_rate, train_adapter
+from augury.train.checkpoint import latest
+from augury.train.loop import ADAPTER, _trainable, _training, learning_rate
 from augury.train.reads import Reads, capture_reads
-from augury.train.recipe import OptimizerSettings, Recipe, read_recipe
+from augury.train.recipe import OptimizerSettings, read_recipe
 from augury.train.step import example_losses, token_losses
 from tests.tiny import tiny_contract, tiny_lm
-
-MIX = {
-    "weights": {"past_lens": 1, "future_lens": 1, "yes_no": 1, "open": 1},
-    "yes_no": {"topic": 1, "speaker": 1},
-    "open": {"topic": 1, "next": 1},
-    "long_k": 0.0,
-}
-
-
-def recipe(**optimizer) -> Recipe:
-    settings = {"examples": 24, "batch_size": 4, "pool": 3, "checkpoint_every": 2, "learning_rate": 1e-2, **optimizer}
-    return Recipe(
-        name="test",
-        model="test",
-        layers=((2,),),
-        lora={"rank": 4, "alpha": 8},
-        optimizer=settings,
-        stages=({"until": 1.0, "mix": MIX},),
-    )
-
-
-def rollouts(lm, count: int = 6) -> list[Rollout]:
-    generator = torch.Generator().manual_seed(1)
-    topics = ["coffee", "chess", "volcanoes"]
-    found = []
-    for i in range(count):
-        ids = torch.randint(3, lm.vocab_size, (34 + i,), generator=generator).tolist()
-        labels = {"topic": topics[i % 3], "category": "food"}
-        found.append(Rollout(i, "train", tuple(ids), (2, 6), (10, len(ids)), labels))
-    return found
+from tests.training import recipe, rollouts, train
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +112,7 @@ def test_a_mix_that_no_rollout_serves_is_refused(lm, data):
     mix = recipe().mix_at(0)
     stream = Stream(data[0], "train", 0, lm.tokenizer.decode)
     with pytest.raises(InputError, match="No example could be made"):
-        stream.unit(0, replace(mix, weights={"yes_no": 1.0}, yes_no={"food": 1.0}))
+        stream.unit(0, mix.model_copy(update={"weights": {"yes_no": 1.0}, "yes_no": {"food": 1.0}}))
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
@@ -158,6 +130,27 @@ def test_prompts_come_from_templates_of_their_own_split_only(split):
         if any(pattern.search(prompt.text) for pattern in patterns):
             assert any(pattern.search(prompt.text) for pattern in own), prompt.text
     assert min(seen.values()) > 10
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_topics_statements_and_sentences_are_of_their_own_split_only(split):
+    lists = bank.read("attributes")
+    of_split = {topic.name for topic in bank.topics_of(split)}
+    sentences = {s for group in lists["language"].values() for s in group if bank.split_of("template", s) == split}
+    own = [
+        re.sub(r"\\\{\w+\\\}", ".+", re.escape(s)) for s in lists["statements"] if bank.split_of("template", s) == split
+    ]
+    counts = {"topic": 0, "persona": 0, "language": 0}
+    for prompt in make_prompts(600, split, 0):
+        counts = {key: count + (key in prompt.labels) for key, count in counts.items()}
+        assert prompt.split == split
+        if "topic" in prompt.labels:
+            assert prompt.labels["topic"] in of_split
+        if "persona" in prompt.labels:
+            assert any(re.match(statement, prompt.text) for statement in own), prompt.text
+        if "language" in prompt.labels:
+            assert prompt.text in sentences
+    assert min(counts.values()) > 10
 
 
 def test_no_activation_receives_a_gradient(lm, data):
@@ -178,95 +171,41 @@ def test_losses_stand_on_the_answer_tokens_only(lm, data):
         assert int((row != 0).sum()) == labels and bool((row[-labels:] > 0).all())
 
 
-def run(lm, data, folder, stop_after: int | None = None, **optimizer) -> list[dict]:
-    from augury.lm.adapters import remove_adapter
-
-    found, reads = data
-    seen = []
-
-    def on_step(report):
-        seen.append(report.step)
-
-    try:
-        train_adapter(
-            lm,
-            tiny_contract(lm),
-            recipe(**optimizer),
-            found,
-            reads,
-            folder,
-            on_step=on_step,
-            stop=lambda: stop_after is not None and len(seen) >= stop_after,
-        )
-        parameters = {k: v.detach().clone() for k, v in adapter_parameters(lm.model, ADAPTER).items()}
-    finally:
-        remove_adapter(lm, ADAPTER)
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines], parameters
-
-
 def test_a_resumed_run_continues_to_the_same_losses(lm, data, tmp_path):
-    whole, adapter = run(lm, data, tmp_path / "whole")
-    run(lm, data, tmp_path / "cut", stop_after=3)
-    resumed, again = run(lm, data, tmp_path / "cut")
-    assert [row["loss"] for row in whole] == [row["loss"] for row in resumed]
-    assert [row["step"] for row in resumed] == list(range(1, 7))
+    whole, adapter = train(lm, data, tmp_path / "whole")
+    train(lm, data, tmp_path / "cut", stop_after=3)
+    resumed, again = train(lm, data, tmp_path / "cut")
+    assert [row.loss for row in whole] == [row.loss for row in resumed]
+    assert [row.step for row in resumed] == list(range(1, 7))
     assert all(torch.equal(adapter[name], again[name]) for name in adapter)
 
 
 def test_a_killed_run_repeats_only_what_no_checkpoint_holds(lm, data, tmp_path):
-    whole, _ = run(lm, data, tmp_path / "whole")
-    run(lm, data, tmp_path / "cut", stop_after=3)
+    whole, _ = train(lm, data, tmp_path / "whole")
+    train(lm, data, tmp_path / "cut", stop_after=3)
     newest = latest(tmp_path / "cut" / "checkpoints")
     for path in newest.iterdir():  # a kill after step 3 without its checkpoint: step 2's is the newest whole one
         path.unlink()
     newest.rmdir()
-    resumed, _ = run(lm, data, tmp_path / "cut")
-    assert [row["loss"] for row in whole] == [row["loss"] for row in resumed]
+    resumed, _ = train(lm, data, tmp_path / "cut")
+    assert [row.loss for row in whole] == [row.loss for row in resumed]
 
 
 def test_training_lowers_the_loss_and_leaves_the_base_alone(lm, data, tmp_path):
     before = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
-    metrics, _ = run(lm, data, tmp_path / "run", examples=160, learning_rate=2e-2)
-    first = sum(row["loss"] for row in metrics[:6]) / 6
-    last = sum(row["loss"] for row in metrics[-6:]) / 6
+    metrics, _ = train(lm, data, tmp_path / "run", examples=160, learning_rate=2e-2)
+    first = sum(row.loss for row in metrics[:6]) / 6
+    last = sum(row.loss for row in metrics[-6:]) / 6
     assert last < first - 0.3
     after = dict(lm.model.named_parameters())
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_gradient_checkpointing_changes_nothing(lm, data, tmp_path):
-    plain, a = run(lm, data, tmp_path / "plain", share_prefix=False)
-    spared, b = run(lm, data, tmp_path / "spared", gradient_checkpointing=True)
-    assert [row["loss"] for row in plain] == pytest.approx([row["loss"] for row in spared], abs=1e-5)
+    plain, a = train(lm, data, tmp_path / "plain", share_prefix=False)
+    spared, b = train(lm, data, tmp_path / "spared", gradient_checkpointing=True)
+    assert [row.loss for row in plain] == pytest.approx([row.loss for row in spared], abs=1e-5)
     assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
-
-
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    parameters = {"w": torch.nn.Parameter(torch.ones(2))}
-    optimizer = torch.optim.AdamW(parameters.values())
-    save_checkpoint(tmp_path, 1, parameters, optimizer)
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("augury.train.checkpoint.save_file", full)
-    with pytest.raises(StorageError, match="step-000001 is whole"):
-        save_checkpoint(tmp_path, 2, parameters, optimizer)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000001"]
-
-
-def test_a_full_disk_that_safetensors_reports_is_told_in_three_parts(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise SafetensorError("I/O error: No space left on device")
-
-    parameters = {"w": torch.nn.Parameter(torch.ones(2))}
-    optimizer = torch.optim.AdamW(parameters.values())
-    save_checkpoint(tmp_path, 1, parameters, optimizer)
-    monkeypatch.setattr("augury.train.checkpoint.save_file", full)
-    with pytest.raises(StorageError, match="step-000001 is whole"):
-        save_checkpoint(tmp_path, 2, parameters, optimizer)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
 
 def test_reads_are_the_models_own_activations(lm, data, tmp_path):
@@ -277,6 +216,43 @@ def test_reads_are_the_models_own_activations(lm, data, tmp_path):
         want = capture_vectors(lm, [rollout.token_ids], [2], [[5, 20]])[0][0]
         assert torch.allclose(reads.vectors(rollout.id, [2], [5, 20]), want, rtol=2e-3, atol=2e-3)
     assert isinstance(capture_reads(lm, found, [2], tmp_path / "reads", shard=4), Reads)
+
+
+def test_reads_of_another_model_are_refused_and_nameless_ones_captured_again(lm, data, tmp_path, caplog):
+    found, reads = data
+    shard = tmp_path / "reads" / "train-000000.safetensors"
+    with pytest.raises(InputError, match="weights_fingerprint"):
+        capture_reads(tiny_lm(seed=1), found, [2], tmp_path / "reads", shard=4)
+    with pytest.raises(InputError, match="layers"):
+        capture_reads(lm, found, [1], tmp_path / "reads", shard=4)
+    other = [replace(found[0], token_ids=found[0].token_ids[::-1]), *found[1:]]
+    with pytest.raises(InputError, match="tokens"):
+        capture_reads(lm, other, [2], tmp_path / "reads", shard=4)
+    save_file({key: torch.zeros_like(value) for key, value in load_file(shard).items()}, shard)
+    with caplog.at_level("INFO"):
+        again = capture_reads(lm, found, [2], tmp_path / "reads", shard=4)
+    assert torch.equal(again.vectors(0, [2], [5]), reads.vectors(0, [2], [5]))
+    assert [r.message for r in caplog.records if "captured again" in r.message] != []
+    shard.write_bytes(shard.read_bytes()[:40])
+    with pytest.raises(FormatError, match="remove it"):
+        capture_reads(lm, found, [2], tmp_path / "reads", shard=4)
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_yes_no_questions_are_asked_in_training_as_they_are_later(lm, split):
+    contract = tiny_contract(lm)
+    for kind in YES_NO_KINDS:
+        for wording in bank.wordings("topic" if kind == "near_topic" else kind, split):
+            question = wording.format(x="the moon")
+            assert prefixed(contract, question, YES_NO) == contract.prompt.yes_no_prefix + question
+
+
+def test_a_question_that_begins_with_the_prefix_gets_no_second_one(lm, data):
+    contract = tiny_contract(lm)
+    plain = Example("yes_no", "topic", 0, (12, 13), "Is this about tea?", "Yes", None, "")
+    begun = replace(plain, question=f" {contract.prompt.yes_no_prefix}{plain.question}")
+    ids = [prepare(lm, contract, (2,), data[1], example).labelled.token_ids for example in (plain, begun)]
+    assert ids[0] == ids[1]
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero():

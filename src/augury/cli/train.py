@@ -16,8 +16,8 @@ from augury.cli.options import AsJson
 from augury.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from augury.cli.costs import Costs
-    from augury.train.loop import StepReport
+    from augury.train.costs import Costs
+    from augury.train.metrics import StepReport
     from augury.train.recipe import Recipe
 
 SMOOTHING = 0.97  # of the loss shown: about the last 33 steps
@@ -44,12 +44,11 @@ def train(
     augury train recipes/smollm2.yaml -o runs/mine --set optimizer.examples=16000 --curve 200
     augury train --resume runs/mine
     """
-    from augury.cli.costs import estimate
+    from augury.train.costs import estimate
     from augury.train.recipe import read_recipe
 
     run = _run_folder(recipe, out, resume, dry_run)
-    path = recipe if recipe is not None else _kept_recipe(resume)
-    found = read_recipe(path, list(settings or ()))
+    found = read_recipe(recipe or _kept_recipe(resume), list(settings or ()))
     with working("reckoning the costs"):
         costs = estimate(found, run)
     if dry_run:
@@ -68,6 +67,11 @@ def _run_folder(recipe: Path | None, out: Path | None, resume: Path | None, dry_
     if out is not None and resume is not None and out != resume:
         why = f"--resume goes on in {resume} and -o names {out}"
         raise InputError("Two folders were named for one run.", why, "leave -o out")
+    if recipe is not None and resume is not None:
+        why = f"--resume goes on by the recipe that {resume} holds, and {recipe} would be another"
+        raise InputError(
+            "Two recipes were named for one run.", why, "leave the recipe out; --set changes single values"
+        )
     if out is None and resume is None and not dry_run:
         raise InputError("There is no folder for the run.", "-o was not given", "pass -o RUN")
     return resume or out
@@ -92,10 +96,10 @@ def _show_costs(costs: Costs, recipe: Recipe, as_json: bool) -> None:
 def _train(recipe: Recipe, run: Path, resume: bool, curve: int, as_json: bool) -> None:
     from augury.train.curve import curve_every
     from augury.train.report import finish_run
-    from augury.train.run import Progress, prepare_run, start_run, train_run
+    from augury.train.run import Progress, one_run, prepare_run, start_run, train_run
 
-    start_run(recipe, run, resume)
-    with _shown() as shown:
+    with one_run(run), _shown() as shown:  # held to the end: between its parts no other process may change the recipe
+        start_run(recipe, run, resume)
         prepared = prepare_run(recipe, run, Progress(phase=shown.phase))
         measure = curve_every(curve, prepared, run)
         with _stopping() as stopped:

@@ -4,48 +4,59 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from augury.data.bank import Split
 from augury.data.example import Example
 from augury.data.rollouts import Rollout
-from augury.data.sources.lens import lens_example
+from augury.data.sources.lens import lens_example, lens_places
 from augury.data.sources.questions import OPEN_KINDS, YES_NO_KINDS, Place, open_question, pick_read, yes_no_pair
 from augury.errors import InputError
 
-Task = Literal["past_lens", "future_lens", "yes_no", "open"]
+TASKS = ("past_lens", "future_lens", "yes_no", "open")
 
 
-@dataclass(frozen=True)
-class Mix:
+class Mix(BaseModel):
     """What examples are made of.
 
     Attributes:
         weights: Share of each task among the examples.
         yes_no: Weight of each kind of yes/no question.
         open: Weight of each kind of open question.
-        max_window: The longest window that questions read; lens windows are drawn from 1 to `lens_window`.
+        max_window: The longest window that questions read.
+        lens_window: The longest window that lens examples read; from 1 on each length is as likely.
         single: Share of questions that read one activation only.
         at_request_end: Share of questions about the request that read its end (see `pick_read`).
         long_k: Share of lens examples with k drawn from 1 to 50 instead of 1 to 8.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     weights: dict[str, float]
-    yes_no: dict[str, float]
-    open: dict[str, float]
+    yes_no: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
+    open: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
     max_window: int = 10
     lens_window: int = 8
     single: float = 0.35
     at_request_end: float = 0.7
     long_k: float = 0.15
 
+    @field_validator("weights", "yes_no", "open")
+    @classmethod
+    def _known(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        names = {"weights": TASKS, "yes_no": YES_NO_KINDS, "open": OPEN_KINDS}[str(info.field_name)]
+        unknown = sorted(value.keys() - set(names))
+        if unknown or not any(weight > 0 for weight in value.values()) or min(value.values()) < 0:
+            raise ValueError(f"weights must be >= 0, not all 0, over {', '.join(names)}; unknown: {unknown}")
+        return value
+
 
 TRIES = 1000
 
 
 class Stream:
-    """Examples by number; `stream.examples(i)` makes one unit (an example, or a yes/no pair)."""
+    """Examples by number; `stream.unit(i, mix)` makes one unit (an example, or a yes/no pair)."""
 
     def __init__(
         self, rollouts: Sequence[Rollout], split: Split, seed: int, decode: Callable[[Sequence[int]], str]
@@ -53,6 +64,7 @@ class Stream:
         self.rollouts, self.seed, self.decode = rollouts, seed, decode
         self.split: Split = split
         self._with: dict[str, list[Rollout]] = {}
+        self._longer: dict[tuple[str, int], list[Rollout]] = {}
 
     def unit(self, number: int, mix: Mix) -> tuple[Example, ...]:
         """The unit of this number under a mix."""
@@ -69,11 +81,7 @@ class Stream:
 
     def _make(self, task: str, mix: Mix, rng: random.Random) -> tuple[Example, ...]:
         if task in ("past_lens", "future_lens"):
-            k = rng.randint(1, 50 if rng.random() < mix.long_k else 8)
-            example = lens_example(
-                rng.choice(self.rollouts), task, k, rng.randint(1, mix.lens_window), rng, self.decode
-            )
-            return (example,) if example else ()
+            return self._lens(task, mix, rng)
         kind = _draw(mix.yes_no if task == "yes_no" else mix.open, rng)
         window = 1 if rng.random() < mix.single else rng.randint(2, mix.max_window)
         place: Place = "request_end" if rng.random() < mix.at_request_end else "anywhere"
@@ -84,6 +92,24 @@ class Stream:
             return yes_no_pair(read, kind, self.split, rng, self.decode)
         example = open_question(read, kind, self.split, rng, self.decode)
         return (example,) if example else ()
+
+    def _lens(self, task: str, mix: Mix, rng: random.Random) -> tuple[Example, ...]:
+        """A lens example; where the rollout is too short for k another is drawn, never another k: long ones count."""
+        k = rng.randint(1, 50 if rng.random() < mix.long_k else 8)
+        rollout, window = rng.choice(self.rollouts), rng.randint(1, mix.lens_window)
+        if not lens_places(rollout, task, k, window):
+            longer = self._long_enough(task, k, window)
+            if not longer:
+                return ()
+            rollout = rng.choice(longer)
+        example = lens_example(rollout, task, k, window, rng, self.decode)
+        return (example,) if example else ()
+
+    def _long_enough(self, task: str, k: int, window: int) -> list[Rollout]:
+        key = (task, k + window)  # only their sum matters
+        if key not in self._longer:
+            self._longer[key] = [r for r in self.rollouts if lens_places(r, task, k, window)]
+        return self._longer[key]
 
     def rollouts_with(self, kind: str) -> list[Rollout]:
         """The rollouts that a kind of question can be asked about."""
@@ -96,8 +122,3 @@ class Stream:
 
 def _draw(weights: dict[str, float], rng: random.Random) -> str:
     return rng.choices(list(weights), list(weights.values()))[0]
-
-
-def known_kinds() -> dict[str, tuple[str, ...]]:
-    """The kinds of questions that a mix can weigh."""
-    return {"yes_no": YES_NO_KINDS, "open": OPEN_KINDS}

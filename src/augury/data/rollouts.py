@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from augury.data.files import storing
 from augury.data.prompts import Prompt
-from augury.lm import LanguageModel, Sampling, Span, generate_batch
+from augury.errors import ModelError
+from augury.lm import LanguageModel, Sampling, Span, Transcript, generate_batch
 
 log = logging.getLogger(__name__)
 
@@ -48,25 +50,36 @@ def generate_rollouts(
 ) -> Path:
     """Sample one answer to every prompt and append them to the JSONL file `path`, a batch at a time.
 
-    A file from an interrupted run is continued: whole batches are kept, a torn last line is cut off.
+    A file from an interrupted run is continued: whole batches are kept and what stands behind them is cut off, so that
+    the seeds are those of a run without interruption.
+
+    Raises:
+        ModelError: The chat template does not hold the user's message as it is.
+        StorageError: The disk is full; whole batches before are kept.
     """
-    done = _kept_rows(path)
+    done = _kept_rows(path, len(prompts), batch_size)
     if done:
         log.info("%s holds %d of %d rollouts; going on from there", path, done, len(prompts))
-    with path.open("a", encoding="utf-8") as sink:
-        for start in range(done, len(prompts), batch_size):
-            part = prompts[start : start + batch_size]
-            seeded = Sampling(sampling.max_new_tokens, sampling.temperature, sampling.top_p, sampling.seed + start)
-            found = generate_batch(lm, [[{"role": "user", "content": prompt.text}] for prompt in part], seeded)
-            for number, (prompt, transcript) in enumerate(zip(part, found, strict=True), start):
-                user, assistant = _span(transcript.spans, "user"), _span(transcript.spans, "assistant")
-                row = Rollout(number, prompt.split, transcript.token_ids, user, assistant, prompt.labels)
-                sink.write(json.dumps(_as_row(row), ensure_ascii=False) + "\n")
-            sink.flush()
-            os.fsync(sink.fileno())
-            if progress is not None:
-                progress(start + len(part), len(prompts))
+    for start in range(done, len(prompts), batch_size):
+        part = prompts[start : start + batch_size]
+        seeded = Sampling(sampling.max_new_tokens, sampling.temperature, sampling.top_p, sampling.seed + start)
+        found = generate_batch(lm, [[{"role": "user", "content": prompt.text}] for prompt in part], seeded)
+        _append(path, [_rollout(lm, *row) for row in zip(range(start, len(prompts)), part, found, strict=False)])
+        if progress is not None:
+            progress(start + len(part), len(prompts))
     return path
+
+
+def _rollout(lm: LanguageModel, number: int, prompt: Prompt, transcript: Transcript) -> Rollout:
+    user, assistant = (_span(lm, transcript.spans, role) for role in ("user", "assistant"))
+    return Rollout(number, prompt.split, transcript.token_ids, user, assistant, prompt.labels)
+
+
+def _append(path: Path, rollouts: Sequence[Rollout]) -> None:
+    with storing(path), path.open("a", encoding="utf-8") as sink:
+        sink.writelines(json.dumps(_as_row(row), ensure_ascii=False) + "\n" for row in rollouts)
+        sink.flush()
+        os.fsync(sink.fileno())
 
 
 def read_rollouts(path: Path) -> Iterator[Rollout]:
@@ -82,19 +95,27 @@ def _as_row(rollout: Rollout) -> dict[str, Any]:
     return {name: getattr(rollout, name) for name in Rollout.__dataclass_fields__}
 
 
-def _span(spans: Sequence[Span], role: str) -> tuple[int, int]:
-    found = [span for span in spans if span.role == role][-1]
-    return found.start, found.stop
+def _span(lm: LanguageModel, spans: Sequence[Span], role: str) -> tuple[int, int]:
+    found = [span for span in spans if span.role == role]
+    if not found:
+        raise ModelError(
+            f"The {role}'s turn is not found in a conversation of {lm.name}.",
+            f"its chat template (SHA-256 {lm.identity.chat_template_hash}) rewrites messages or leaves them out",
+            "give the tokenizer a chat template that holds every message as it is",
+        )
+    return found[-1].start, found[-1].stop
 
 
-def _kept_rows(path: Path) -> int:
-    """How many whole rows the file has; a torn last line is cut off."""
+def _kept_rows(path: Path, wanted: int, batch_size: int) -> int:
+    """How many rows are kept: all where the file is finished, else whole batches; the rest is cut off."""
     if not path.exists():
         return 0
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        log.warning("%s ended in a torn line, which was cut off", path)
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    return whole.count(b"\n")
+    lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+    count = len(lines) if len(lines) >= wanted else len(lines) // batch_size * batch_size
+    whole = sum(map(len, lines[:count]))
+    if whole < len(content):
+        log.warning("%s ended inside a batch, which was cut off", path)
+        with storing(path), path.open("r+b") as file:
+            file.truncate(whole)
+    return count

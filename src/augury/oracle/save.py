@@ -58,13 +58,10 @@ def save_oracle(
     _check_place(folder)
     chosen = _dtype_in_memory(lm, adapter) if dtype is None else dtype
     _check_range(lm, adapter, chosen)
-    peft = {**config, "base_model_name_or_path": contract.base_model, "inference_mode": True}
     partial = _partial_folder(folder)
     try:
         partial.chmod(0o755)  # a temporary folder is its owner's alone
-        save_adapter(lm, adapter, peft, partial, chosen)
-        write_contract(contract, partial, peft)
-        (partial / "README.md").write_text(model_card(contract, peft), encoding="utf-8")
+        write_oracle(lm, adapter, config, contract, partial, chosen)
         _put(partial, folder)
     except AuguryError:
         raise
@@ -75,6 +72,21 @@ def save_oracle(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def write_oracle(
+    lm: LanguageModel, adapter: str, config: Mapping[str, Any], contract: Contract, folder: Path, dtype: torch.dtype
+) -> None:
+    """Write an oracle's files into `folder`, one after the other; `save_oracle` and checkpoints make that whole.
+
+    Raises:
+        ContractError: The contract names no base or no layers.
+        StorageError: The contract cannot be written; the disk's other errors pass as they are.
+    """
+    peft = {**config, "base_model_name_or_path": contract.base_model, "inference_mode": True}
+    save_adapter(lm, adapter, peft, folder, dtype)
+    write_contract(contract, folder, peft)
+    (folder / "README.md").write_text(model_card(contract, peft), encoding="utf-8")
 
 
 def _partial_folder(folder: Path) -> Path:

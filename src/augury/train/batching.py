@@ -14,6 +14,7 @@ from augury.data.mix import Stream
 from augury.lm import LanguageModel
 from augury.lm.batch import columns_of, length_groups
 from augury.lm.shared import SharedBatch, share_prefix
+from augury.oracle.choices import YES_NO, prefixed
 from augury.oracle.prompt import Labelled, build_labelled
 from augury.train.reads import Reads
 from augury.train.recipe import Recipe
@@ -34,7 +35,7 @@ def prepare(lm: LanguageModel, contract: Contract, layers: Sequence[int], reads:
     """Render an example and look its activations up."""
     question = example.question
     if example.task == "yes_no":
-        question = contract.prompt.yes_no_prefix + question
+        question = prefixed(contract, question, YES_NO)
     answer = example.answer if example.answer_ids is None else example.answer_ids
     labelled = build_labelled(lm, contract, layers, len(example.positions), question, answer)
     return Item(example, labelled, reads.vectors(example.rollout, layers, example.positions))

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: adapter, optimiser state and step, written beside and renamed."""
+"""Checkpoints that are whole or absent: an oracle's folder with the optimiser's state, written beside and renamed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from augury.errors import StorageError
+from augury.errors import AuguryError, FormatError, StorageError
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d+)$")
+_PEFT = "base_model.model."  # what stands before every name in a PEFT file
+_ADAPTER, _OPTIMIZER, _STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
 
 
 def save_checkpoint(
-    folder: Path, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, keep: int = 2
+    folder: Path,
+    step: int,
+    write_oracle: Callable[[Path], object],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    keep: int = 2,
 ) -> Path:
     """Write `folder/step-N`; the older ones but `keep` are removed only once it is whole.
+
+    Args:
+        folder: Where all of a run's checkpoints are.
+        step: Steps done.
+        write_oracle: Writes the adapter as an oracle's files, in float32, into the folder that it is given.
+        parameters: The adapter's parameters, by the names that a PEFT file gives them without its prefix.
+        optimizer: What trains them.
+        keep: How many checkpoints stay.
 
     Raises:
         StorageError: The disk is full; the earlier checkpoints stay.
@@ -33,36 +49,40 @@ def save_checkpoint(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file(
-            {name: p.detach().contiguous().cpu() for name, p in parameters.items()}, partial / "adapter.safetensors"
-        )
-        save_file(_optimizer_tensors(parameters, optimizer), partial / "optimizer.safetensors")
-        (partial / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
+        write_oracle(partial)
+        moments = _moments(parameters, optimizer)
+        save_file(moments, partial / _OPTIMIZER)
+        (partial / _STATE).write_text(json.dumps({"step": step, "moments": len(moments)}), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
     except (OSError, SafetensorError) as error:
+        raise _not_written(folder, step, error) from error
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        kept = latest(folder)
-        raise StorageError(
-            f"The checkpoint of step {step} could not be written.",
-            str(error),
-            f"free some space and resume; {kept.name if kept else 'no checkpoint'} is whole",
-        ) from error
     for old in _all(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def load_checkpoint(folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """Put the state of a checkpoint back; returns the step to go on with."""
-    adapter = load_file(folder / "adapter.safetensors")
-    state = load_file(folder / "optimizer.safetensors")
+def load_checkpoint(folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+    """Put the state of a checkpoint back; returns the step to go on with.
+
+    Raises:
+        FormatError: It is broken, or its tensors are not those of this adapter; nothing was changed.
+    """
+    step, count = _state(folder)
+    adapter, moments = _tensors(folder, _ADAPTER), _tensors(folder, _OPTIMIZER)
+    _check(folder, _ADAPTER, adapter, {_PEFT + name: parameter.shape for name, parameter in parameters.items()})
+    if len(moments) != count:
+        raise _broken(folder, f"{_OPTIMIZER} holds {len(moments)} tensors and {count} were written")
+    moved = {name: parameter for name, parameter in parameters.items() if f"{name}/step" in moments}
+    _check(folder, _OPTIMIZER, moments, {key: shape for name, p in moved.items() for key, shape in _shapes(name, p)})
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(adapter[name])
-            if f"{name}/exp_avg" in state:
-                optimizer.state[parameter] = _moments(state, name, parameter)
-    return int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
+            parameter.copy_(adapter[_PEFT + name])
+    for name, parameter in moved.items():
+        optimizer.state[parameter] = _moments_of(moments, name, parameter)
+    return step
 
 
 def latest(folder: Path) -> Path | None:
@@ -72,10 +92,16 @@ def latest(folder: Path) -> Path | None:
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if _NAME.search(path.name) and (path / "state.json").exists())
+    """Oldest first, by number: names stop sorting as text at a million steps."""
+    found = [path for path in folder.glob("step-*") if _NAME.search(path.name) and (path / _STATE).exists()]
+    return sorted(found, key=_number)
 
 
-def _optimizer_tensors(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _number(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def _moments(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{name}/{key}": value.detach().contiguous().cpu()
         for name, parameter in parameters.items()
@@ -83,9 +109,52 @@ def _optimizer_tensors(parameters: dict[str, nn.Parameter], optimizer: torch.opt
     }
 
 
-def _moments(state: dict[str, Tensor], name: str, parameter: nn.Parameter) -> dict[str, Any]:
+def _shapes(name: str, parameter: nn.Parameter) -> Sequence[tuple[str, torch.Size]]:
+    shape = parameter.shape
+    return [(f"{name}/step", torch.Size()), (f"{name}/exp_avg", shape), (f"{name}/exp_avg_sq", shape)]
+
+
+def _moments_of(state: Mapping[str, Tensor], name: str, parameter: nn.Parameter) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in ("step", "exp_avg", "exp_avg_sq"):
         tensor = state[f"{name}/{key}"]
         found[key] = tensor if key == "step" else tensor.to(parameter.device)
     return found
+
+
+def _state(folder: Path) -> tuple[int, int]:
+    try:
+        found = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        return int(found["step"]), int(found["moments"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(folder, f"{_STATE}: {type(error).__name__}: {error}") from error
+
+
+def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise _broken(folder, f"{name}: {error}") from error
+
+
+def _check(folder: Path, file: str, found: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> None:
+    shapes = {name: tensor.shape for name, tensor in found.items()}
+    wrong = sorted(name for name in shapes.keys() | wanted.keys() if shapes.get(name) != wanted.get(name))
+    if wrong:
+        why = f"{len(wrong)} tensors of {file} are missing, too many or of another shape, such as {wrong[0]}"
+        raise _broken(folder, why)
+
+
+def _broken(folder: Path, why: str) -> FormatError:
+    older = [path.name for path in _all(folder.parent) if _number(path) < _number(folder)]
+    rest = f"{older[-1]} before it is whole" if older else "there is none before it, so training begins anew"
+    return FormatError(f"The checkpoint {folder} cannot be used.", why, f"remove its folder and resume: {rest}")
+
+
+def _not_written(folder: Path, step: int, error: Exception) -> StorageError:
+    kept = latest(folder)
+    return StorageError(
+        f"The checkpoint of step {step} could not be written.",
+        error.why if isinstance(error, AuguryError) else str(error),
+        f"free some space and resume; {kept.name if kept else 'no checkpoint'} is whole",
+    )

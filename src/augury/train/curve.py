@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from augury.data.files import write_text
 from augury.lm.chat import needs_tokenizer
 from augury.train.lens_report import lens_examples, lens_report
-from augury.train.loop import ADAPTER, StepReport
+from augury.train.loop import ADAPTER
+from augury.train.metrics import StepReport
 from augury.train.question_report import yes_no_examples, yes_no_report
 from augury.train.run import Prepared
 
@@ -23,7 +25,7 @@ def curve_every(steps: int, prepared: Prepared, run: Path) -> Callable[[StepRepo
         if steps and report.step % steps == 0:
             row = {"step": report.step, **measure_once(prepared)}
             kept = [line for line in _lines(path) if json.loads(line)["step"] < report.step]
-            path.write_text("".join(f"{line}\n" for line in [*kept, json.dumps(row)]), encoding="utf-8")
+            write_text(path, "".join(f"{line}\n" for line in [*kept, json.dumps(row)]))
 
     return measure
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,31 +15,21 @@ from torch import nn
 from augury.contract import Contract
 from augury.data.mix import Stream
 from augury.data.rollouts import Rollout
-from augury.lm import LanguageModel
-from augury.lm.adapters import adapter_parameters, adapters_on, add_adapter
+from augury.lm import LanguageModel, adapters
+from augury.lm.adapters import adapter_dropouts, adapter_parameters, adapters_on, add_adapter
 from augury.lm.recompute import recomputing
+from augury.oracle.save import write_oracle
 from augury.train.batching import Item, batches, pools, prepare
 from augury.train.checkpoint import latest, load_checkpoint, save_checkpoint
+from augury.train.metrics import Metrics, StepReport, read_metrics
+from augury.train.provenance import counted
 from augury.train.reads import Reads
 from augury.train.recipe import OptimizerSettings, Recipe
 from augury.train.step import example_losses, precision
 
 log = logging.getLogger(__name__)
 ADAPTER = "oracle"
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did. `losses` holds the mean of `example_losses` over each task, in nats."""
-
-    step: int
-    steps: int
-    examples: int
-    tokens: int
-    seconds: float
-    learning_rate: float
-    loss: float
-    losses: dict[str, float]
+CHECKPOINTS = "checkpoints"
 
 
 def train_adapter(
@@ -59,7 +47,7 @@ def train_adapter(
 
     Args:
         lm: The base; the adapter is added to it under the name `oracle` and stays, frozen.
-        contract: How slots, prompts and injection are made.
+        contract: How slots, prompts and injection are made; every checkpoint carries it, with the steps so far.
         recipe: Everything else.
         rollouts: The training split.
         reads: Their activations, captured with all adapters off.
@@ -76,13 +64,12 @@ def train_adapter(
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
     )
-    checkpoints = run / "checkpoints"
-    found = latest(checkpoints)
+    found = latest(run / CHECKPOINTS)
     first = load_checkpoint(found, parameters, optimizer) if found else 0
     stream = Stream(rollouts, "train", settings.seed, _decoder(lm))
     layers = [tuple(layers) for layers in contract.layers or ()]
-    step = first
-    with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, settings), _log(run, first) as write:
+    step, save = first, _saver(lm, contract, recipe, run, parameters, optimizer)
+    with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, settings), Metrics(run, first) as metrics:
         for step, examples in pools(recipe, stream, first, steps):
             started = time.perf_counter()
             items = [prepare(lm, contract, layers[i % len(layers)], reads, e) for i, e in enumerate(examples)]
@@ -91,17 +78,34 @@ def train_adapter(
             loss, losses, tokens = _step(lm, contract, settings, items, optimizer, parameters, rate)
             seconds = time.perf_counter() - started
             report = StepReport(step + 1, steps, len(items), tokens, seconds, rate, loss, _by_task(items, losses))
-            write(report)
+            metrics.write(report)
             saved = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
             if saved:
-                save_checkpoint(checkpoints, step + 1, parameters, optimizer)
+                save(step + 1)
             if on_step is not None:  # after the checkpoint: a fault in a caller's code costs no step
                 on_step(report)
             if stop():
                 if not saved:
-                    save_checkpoint(checkpoints, step + 1, parameters, optimizer)
+                    save(step + 1)
                 break
     return step + 1 if steps > first else first
+
+
+def _saver(
+    lm: LanguageModel,
+    contract: Contract,
+    recipe: Recipe,
+    run: Path,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> Callable[[int], Path]:
+    """What writes the checkpoint after a step: an oracle that says how far it was trained."""
+    config = lora_config(recipe)
+
+    def write(folder: Path) -> None:
+        write_oracle(lm, ADAPTER, config, counted(contract, read_metrics(run)), folder, torch.float32)
+
+    return lambda step: save_checkpoint(run / CHECKPOINTS, step, write, parameters, optimizer)
 
 
 def _step(
@@ -139,18 +143,8 @@ def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
 
 def lora_config(recipe: Recipe) -> dict[str, object]:
     """The adapter's PEFT configuration."""
-    modules = recipe.lora.target_modules
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": recipe.lora.rank,
-        "lora_alpha": recipe.lora.alpha,
-        "lora_dropout": recipe.lora.dropout,
-        "use_rslora": recipe.lora.rslora,
-        "target_modules": modules if isinstance(modules, str) else list(modules),
-        "bias": "none",
-        "inference_mode": True,
-    }
+    lora = recipe.lora
+    return adapters.lora_config(lora.rank, lora.alpha, lora.dropout, lora.rslora, lora.target_modules)
 
 
 def _trainable(lm: LanguageModel, recipe: Recipe) -> dict[str, nn.Parameter]:
@@ -166,7 +160,7 @@ def _trainable(lm: LanguageModel, recipe: Recipe) -> dict[str, nn.Parameter]:
 def _training(lm: LanguageModel, parameters: dict[str, nn.Parameter], settings: OptimizerSettings) -> Iterator[None]:
     """The adapter's parameters take gradients inside, and only they; its dropout is on, the base's off."""
     frozen = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
-    dropouts = [m for name, m in lm.model.named_modules() if name.endswith(f"lora_dropout.{ADAPTER}")]
+    dropouts = adapter_dropouts(lm.model, ADAPTER)
     with recomputing(lm.model) if settings.gradient_checkpointing else nullcontext():
         try:
             for parameter in frozen:
@@ -183,28 +177,6 @@ def _training(lm: LanguageModel, parameters: dict[str, nn.Parameter], settings: 
                 parameter.requires_grad_(True)
             for dropout in dropouts:
                 dropout.eval()
-
-
-class _log:
-    """`metrics.jsonl`: one line a step; lines of steps that a resumed run does again are cut off first."""
-
-    def __init__(self, run: Path, first: int) -> None:
-        run.mkdir(parents=True, exist_ok=True)
-        self.path, self.first = run / "metrics.jsonl", first
-
-    def __enter__(self) -> Callable[[StepReport], None]:
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()[: self.first]  # a torn line is after these
-            self.path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        self.file = self.path.open("a", encoding="utf-8")
-        return self._write
-
-    def _write(self, report: StepReport) -> None:
-        self.file.write(json.dumps(report.__dict__) + "\n")
-        self.file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
 
 
 def _by_task(items: Sequence[Item], losses: Sequence[float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from augury.contract import Injection, PromptFormat
-from augury.data.mix import Mix, known_kinds
+from augury.data.mix import Mix
 from augury.errors import FormatError, NotFoundError
 
 
@@ -40,49 +40,11 @@ class LoraSettings(_Frozen):
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
-class MixSettings(_Frozen):
-    """Weights of tasks and of question kinds (see `augury.data.mix.Mix`)."""
-
-    weights: dict[str, float]
-    yes_no: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
-    open: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
-    max_window: int = 10
-    lens_window: int = 8
-    single: float = 0.35
-    at_request_end: float = 0.7
-    long_k: float = 0.15
-
-    @field_validator("weights")
-    @classmethod
-    def _known_tasks(cls, value: dict[str, float]) -> dict[str, float]:
-        return _known(value, ("past_lens", "future_lens", "yes_no", "open"))
-
-    @field_validator("yes_no")
-    @classmethod
-    def _known_yes_no(cls, value: dict[str, float]) -> dict[str, float]:
-        return _known(value, known_kinds()["yes_no"])
-
-    @field_validator("open")
-    @classmethod
-    def _known_open(cls, value: dict[str, float]) -> dict[str, float]:
-        return _known(value, known_kinds()["open"])
-
-    def mix(self) -> Mix:
-        return Mix(**self.model_dump())
-
-
-def _known(value: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
-    unknown = sorted(value.keys() - set(names))
-    if unknown or not any(weight > 0 for weight in value.values()) or min(value.values()) < 0:
-        raise ValueError(f"weights must be >= 0, not all 0, over {', '.join(names)}; unknown: {unknown}")
-    return value
-
-
 class Stage(_Frozen):
     """A mix that holds until a share of the run's examples."""
 
     until: float = Field(gt=0, le=1)
-    mix: MixSettings
+    mix: Mix
 
 
 class OptimizerSettings(_Frozen):
@@ -130,7 +92,7 @@ class Recipe(_Frozen):
 
     def mix_at(self, share: float) -> Mix:
         """The mix in force when `share` of the examples has been seen."""
-        return next((stage for stage in self.stages if share < stage.until), self.stages[-1]).mix.mix()
+        return next((stage for stage in self.stages if share < stage.until), self.stages[-1]).mix
 
 
 def read_recipe(path: Path, settings: list[str] | None = None) -> Recipe:

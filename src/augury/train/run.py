@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
-from augury._version import __version__
 from augury.activations import resolve_layers
-from augury.contract import Contract, Positions, TrainedOn
+from augury.contract import Contract, Positions
+from augury.data.files import storing, write_text
 from augury.data.prompts import make_prompts
 from augury.data.rollouts import Rollout, generate_rollouts, read_rollouts
-from augury.errors import InputError, StorageError
+from augury.errors import AuguryError, InputError, NotFoundError
 from augury.lm import LanguageModel, Sampling, load_model
-from augury.train.loop import StepReport, train_adapter
+from augury.lm.pretrained import parse_dtype
+from augury.train.loop import train_adapter
+from augury.train.metrics import StepReport, read_metrics
+from augury.train.provenance import claim_data, counted, described, fingerprint, seal_data
+from augury.train.question_report import BINARY
 from augury.train.reads import Reads, capture_reads
-from augury.train.recipe import Recipe
+from augury.train.recipe import Recipe, read_recipe
 
-log = logging.getLogger(__name__)
 DATE = "01 Jan 2026"  # for templates that print the day: one and the same in training and ever after
 
 
@@ -58,23 +53,43 @@ def start_run(recipe: Recipe, run: Path, resume: bool = False) -> None:
     """Claim the folder of a run: its recipe is kept there and may not change on a resume, but for the total.
 
     Raises:
-        InputError: The folder holds a run already and `resume` is false, or of another recipe.
+        AuguryError: The closing report needs scikit-learn, which is not installed.
+        InputError: The folder holds a run already and `resume` is false, or of another recipe, or it is worked on.
+        NotFoundError: There is no run to resume.
         StorageError: The folder cannot be written.
     """
+    _check_probe(recipe)
     path = run / "recipe.json"
-    if path.exists():
-        if not resume:
-            raise InputError(
-                f"{run} holds a run already.", "its recipe.json is there", f"go on with `augury train --resume {run}`"
-            )
-        kept = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
-        if _comparable(kept) != _comparable(recipe):
-            raise InputError(
-                f"{run} was started with another recipe.",
-                "only optimizer.examples, decay, checkpoint_every and autocast may change on a resume",
-                "name a new folder with -o",
-            )
-    _write(path, recipe.model_dump_json(indent=1))
+    if resume and not path.is_file():
+        raise NotFoundError(f"There is no run in {run}.", "it holds no recipe.json", "start one with -o")
+    with one_run(run):
+        if path.exists():
+            _check_same(recipe, run, path, resume)
+        write_text(path, recipe.model_dump_json(indent=1))
+
+
+def _check_same(recipe: Recipe, run: Path, path: Path, resume: bool) -> None:
+    if not resume:
+        raise InputError(
+            f"{run} holds a run already.", "its recipe.json is there", f"go on with `augury train --resume {run}`"
+        )
+    if _comparable(read_recipe(path)) != _comparable(recipe):
+        raise InputError(
+            f"{run} was started with another recipe.",
+            "only optimizer.examples, decay, checkpoint_every and autocast may change on a resume",
+            "name a new folder with -o",
+        )
+
+
+def _check_probe(recipe: Recipe) -> None:
+    """The report stands at the end: what it lacks is told before hours of training."""
+    binary = sorted({kind for stage in recipe.stages for kind in stage.mix.yes_no} & BINARY.keys())
+    if binary and find_spec("sklearn") is None:
+        raise AuguryError(
+            "The closing report cannot be made.",
+            f"the linear probe beside {', '.join(binary)} needs scikit-learn, which is not installed",
+            "pip install 'augury[train]', or take these kinds out of yes_no in the recipe",
+        )
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
@@ -84,21 +99,9 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
     return found
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise StorageError(
-            f"{path} could not be written.", str(error), "free some space, or choose another -o"
-        ) from error
-
-
 def prepare_run(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
     """Make or find the rollouts of both splits and capture their activations."""
-    with _one_run(run):
+    with one_run(run):
         return _prepare(recipe, run, progress)
 
 
@@ -108,15 +111,19 @@ def _prepare(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
     counts = {"heldout": settings.heldout, "train": settings.train}
     paths = {split: run / f"rollouts-{split}.jsonl" for split in counts}
     lm = load_model(recipe.model)
+    data = claim_data(recipe, run, lm)
+    sampler = None
     for split, count in counts.items():
         prompts = make_prompts(count, split, settings.seed)  # type: ignore[arg-type]
         seeded = replace(sampling, seed=settings.seed + (1_000_000 if split == "train" else 0))
         if _rows(paths[split]) < count:
-            sampler = lm if settings.dtype == "float32" else load_model(recipe.model, dtype=settings.dtype)
+            sampler = sampler or _sampler(recipe, lm)
             generate_rollouts(
                 sampler, prompts, paths[split], seeded, batch_size=settings.batch_size,
                 progress=lambda done, total, split=split: progress.phase(f"rollouts ({split})", done, total),
             )  # fmt: skip
+    del sampler  # a second model's memory, where there was one
+    seal_data(recipe, run, data)
     contract = contract_of(recipe, lm)
     layers = sorted({layer for layers in contract.layers or () for layer in layers})
     rollouts = {split: list(read_rollouts(path))[: counts[split]] for split, path in paths.items()}
@@ -129,6 +136,12 @@ def _prepare(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
     }  # fmt: skip
     kinds = tuple(tuple(stage.mix.yes_no) for stage in recipe.stages)
     return Prepared(lm, contract, rollouts, reads, kinds)
+
+
+def _sampler(recipe: Recipe, lm: LanguageModel) -> LanguageModel:
+    """The target in the dtype that the recipe samples in: a GPU loads it as bfloat16 where nothing is said."""
+    dtype = recipe.rollouts.dtype
+    return lm if lm.dtype == parse_dtype(dtype) else load_model(recipe.model, dtype=dtype)
 
 
 def _rows(path: Path) -> int:
@@ -160,74 +173,34 @@ def contract_of(recipe: Recipe, lm: LanguageModel) -> Contract:
 def train_run(recipe: Recipe, run: Path, prepared: Prepared, progress: Progress) -> Contract:
     """Train, or go on training; returns the contract with what it was trained on."""
     lm = prepared.lm
-    with _one_run(run):
-        steps = train_adapter(
-            lm, prepared.contract, recipe, prepared.rollouts["train"], prepared.reads["train"], run,
+    with one_run(run):
+        contract = described(prepared.contract, recipe, lm, fingerprint(recipe, run))
+        train_adapter(
+            lm, contract, recipe, prepared.rollouts["train"], prepared.reads["train"], run,
             on_step=progress.step, stop=progress.stop,
         )  # fmt: skip
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    trained = TrainedOn(
-        recipe=recipe.name,
-        data_fingerprint=fingerprint(recipe, run),
-        tokens=sum(row["tokens"] for row in metrics),
-        examples=sum(row["examples"] for row in metrics),
-        steps=steps,
-        seconds=round(sum(row["seconds"] for row in metrics)),
-        hardware=_hardware(lm),
-        seed=recipe.optimizer.seed,
-    )
-    packages = {name: version(name) for name in ("torch", "transformers", "peft")}
-    return prepared.contract.model_copy(
-        update={
-            "trained_on": trained,
-            "versions": {"augury": __version__, **packages},
-            "git_commit": _commit(),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-    )
-
-
-def fingerprint(recipe: Recipe, run: Path) -> str:
-    """SHA-256 over the recipe's data settings and the rollouts' bytes."""
-    digest = hashlib.sha256(recipe.rollouts.model_dump_json().encode())
-    for split in ("heldout", "train"):
-        digest.update((run / f"rollouts-{split}.jsonl").read_bytes())
-    return digest.hexdigest()
+        return counted(contract, read_metrics(run))
 
 
 @contextmanager
-def _one_run(run: Path) -> Iterator[None]:
-    """Only one process works in a run's folder; the lock goes with the process, however it ends."""
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"{run} is being worked on already.", "another process holds its lock", "wait for it, or choose another -o"
-        ) from None
+def one_run(run: Path) -> Iterator[None]:
+    """Only one process works in a run's folder; the lock goes with the process, however it ends.
+
+    What holds it may take it again, so the parts of a run are safe alone and a caller can hold it around all of them.
+
+    Raises:
+        InputError: Another process works there.
+        StorageError: The folder cannot be written.
+    """
+    with storing(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run.resolve() / ".lock", timeout=0, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            why = "another process holds its lock"
+            raise InputError(f"{run} is being worked on already.", why, "wait for it, or choose another -o") from None
     try:
         yield
     finally:
         lock.release()
-
-
-def _commit() -> str | None:
-    """The commit of this package's source, where it runs from a checkout."""
-    here = Path(__file__)
-    try:
-        subprocess.run(
-            ["git", "ls-files", "--error-unmatch", here.name], cwd=here.parent, check=True, capture_output=True
-        )
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here.parent, check=True, capture_output=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
-
-
-def _hardware(lm: LanguageModel) -> str:
-    if lm.device.type == "cuda":
-        return torch.cuda.get_device_name(lm.device)
-    return f"{lm.device.type}, {torch.get_num_threads()} threads ({platform.machine()})"

@@ -36,22 +36,19 @@ def lens_example(
         rng: Chooses the place.
         decode: Token ids to text.
     """
-    start, stop = rollout.assistant
-    if task == "past_lens":
-        first, last = start + k, stop - window
-        begin = _place(first, last, rng)
-        target = (begin - k, begin) if begin is not None else None
-    else:
-        first, last = start - 1, stop - k - window  # the header's last token is where the answer is planned
-        begin = _place(first, last, rng)
-        target = (begin + window, begin + window + k) if begin is not None else None
-    if begin is None or target is None:
+    places = lens_places(rollout, task, k, window)
+    if not places:
         return None
-    ids = rollout.token_ids[slice(*target)]
+    begin = rng.randint(places[0], places[-1])
+    ids = rollout.token_ids[begin - k : begin] if task == "past_lens" else rollout.token_ids[begin + window :][:k]
     positions = tuple(range(begin, begin + window))
     wording = WORDINGS[task]
     return Example(task, task, rollout.id, positions, wording.format(k=k), decode(ids), ids, wording)
 
 
-def _place(first: int, last: int, rng: random.Random) -> int | None:
-    return rng.randint(first, last) if last >= first else None
+def lens_places(rollout: Rollout, task: str, k: int, window: int) -> range:
+    """Where a window can begin so that its `k` tokens lie inside the rollout's answer."""
+    start, stop = rollout.assistant
+    if task == "past_lens":
+        return range(start + k, stop - window + 1)
+    return range(start - 1, stop - k - window + 1)  # the header's last token is where the answer is planned

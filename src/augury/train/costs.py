@@ -6,12 +6,16 @@ import json
 import math
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from augury.train.recipe import Recipe
+import torch
+
+from augury.lm import bundled
+from augury.lm.load import ALIASES
+from augury.train.metrics import read_metrics
+from augury.train.recipe import Recipe
 
 PROMPT_TOKENS = 35  # of an oracle's question and answer, without the prefix that a batch shares
 ROLLOUT_PROMPT = 45
@@ -86,31 +90,24 @@ def _with_shape(costs: Costs, recipe: Recipe, shape: _Shape, count: int) -> Cost
     tokens_in_step = recipe.optimizer.batch_size * (PROMPT_TOKENS + ROLLOUT_PROMPT)
     kept_for_backward = KEPT_BYTES * shape.d_model * shape.n_layers * tokens_in_step
     layers = len({layer for group in recipe.layers for layer in group})
-    reads = 2 * count * (rollouts_tokens := recipe.rollouts.max_new_tokens + ROLLOUT_PROMPT) * layers * shape.d_model
-    passes = 2 * count * rollouts_tokens * 2 + 4 * costs.tokens  # twice for sampling and capturing; forward and back
-    return Costs(
-        **{
-            **costs.__dict__,
-            "memory_bytes": PROCESS_BYTES + 4 * shape.parameters + trained + kept_for_backward + reads,
-            "disk_bytes": reads + 3 * trained,
-            "seconds": passes * shape.parameters / (EFFICIENCY * _flops(recipe.optimizer.autocast)),
-        }
+    reads = 2 * count * (rollout_tokens := recipe.rollouts.max_new_tokens + ROLLOUT_PROMPT) * layers * shape.d_model
+    passes = 2 * count * rollout_tokens * 2 + 4 * costs.tokens  # twice for sampling and capturing; forward and back
+    return replace(
+        costs,
+        memory_bytes=PROCESS_BYTES + 4 * shape.parameters + trained + kept_for_backward + reads,
+        disk_bytes=reads + 3 * trained,
+        seconds=passes * shape.parameters / (EFFICIENCY * _flops(recipe.optimizer.autocast)),
     )
 
 
 def _measured(costs: Costs, run: Path | None) -> Costs:
-    path = None if run is None else run / "metrics.jsonl"
-    if path is None or not path.is_file():
+    steps = [] if run is None else read_metrics(run)[-200:]
+    if not steps:
         return costs
-    whole = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]  # not a torn one
-    rows = [json.loads(line) for line in whole[-200:]]
-    if not rows:
-        return costs
-    tokens = sum(row["tokens"] for row in rows) / len(rows)
-    seconds = sum(row["seconds"] for row in rows) / len(rows)
-    left = max(0, costs.steps - rows[-1]["step"])
-    told = {"tokens": round(tokens * costs.steps), "seconds": seconds * left, "measured": True}
-    return Costs(**{**costs.__dict__, **told})
+    tokens = sum(step.tokens for step in steps) / len(steps)
+    seconds = sum(step.seconds for step in steps) / len(steps)
+    left = max(0, costs.steps - steps[-1].step)
+    return replace(costs, tokens=round(tokens * costs.steps), seconds=seconds * left, measured=True)
 
 
 @dataclass(frozen=True)
@@ -123,9 +120,6 @@ class _Shape:
 
 def _shape(model: str) -> _Shape | None:
     """The model's size, from its configuration and the headers of its weights; None where it is not a folder here."""
-    from augury.lm import bundled
-    from augury.lm.load import ALIASES
-
     folder = bundled.smollm2_folder() if model in ALIASES else Path(model).expanduser()
     config, weights = folder / "config.json", sorted(folder.glob("*.safetensors"))
     if not config.is_file() or not weights:
@@ -151,8 +145,6 @@ def _parameters(path: Path) -> int:
 
 def _flops(autocast: str | None, size: int = 768) -> float:
     """Floating-point operations a second of one large matrix product here, from a few tries."""
-    import torch
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if autocast or device == "cuda" else torch.float32
     size = size if device == "cpu" else 8192

@@ -1,0 +1,72 @@
+"""`metrics.jsonl`: one line a step, appended as the steps are done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from augury.data.files import storing, write_text
+from augury.errors import FormatError
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. `losses` holds the mean of `example_losses` over each task, in nats."""
+
+    step: int
+    steps: int
+    examples: int
+    tokens: int
+    seconds: float
+    learning_rate: float
+    loss: float
+    losses: dict[str, float]
+
+
+class Metrics:
+    """The file of a run, open for writing inside `with`; lines of steps that a resumed run does again are cut off."""
+
+    def __init__(self, run: Path, first: int) -> None:
+        self.path, self.first = run / "metrics.jsonl", first
+
+    def __enter__(self) -> Metrics:
+        write_text(self.path, "".join(f"{line}\n" for line in _lines(self.path)[: self.first]))
+        with storing(self.path):
+            self.file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def write(self, report: StepReport) -> None:
+        """Append a step.
+
+        Raises:
+            StorageError: The disk is full.
+        """
+        with storing(self.path):
+            self.file.write(json.dumps(report.__dict__) + "\n")
+            self.file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # every line was flushed: what fails here has been told
+            self.file.close()
+
+
+def read_metrics(run: Path) -> Sequence[StepReport]:
+    """The steps that a run has done, without a torn last line.
+
+    Raises:
+        FormatError: A line is no step.
+    """
+    path = run / "metrics.jsonl"
+    try:
+        return [StepReport(**json.loads(line)) for line in _lines(path)]
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"{path} cannot be read.", str(error), "restore it from where it came") from error
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines: what stands behind the last newline was torn when a process ended."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()

@@ -1,0 +1,165 @@
+"""A run's folder: who may work in it, what it must have before it begins, and what it says about its data."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.machinery import ModuleSpec
+from subprocess import PIPE, Popen
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from augury.errors import AuguryError, FormatError, InputError, NotFoundError, StorageError
+from augury.train import metrics as metrics_room
+from augury.train import run as run_room
+from augury.train.costs import estimate
+from augury.train.curve import curve_every
+from augury.train.metrics import Metrics, StepReport, read_metrics
+from augury.train.provenance import claim_data, counted, described, seal_data
+from augury.train.run import one_run, start_run
+from tests.tiny import tiny_contract, tiny_lm
+from tests.training import recipe
+
+HOLD = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+input()
+"""
+
+
+def step(number: int) -> StepReport:
+    return StepReport(number, 6, 4, 100, 2.0, 1e-3, 1.0, {"open": 1.0})
+
+
+def test_a_run_that_is_worked_on_is_refused_before_anything_changes(tmp_path):
+    start_run(recipe(), tmp_path)
+    before = (tmp_path / "recipe.json").read_text()
+    with Popen([sys.executable, "-c", HOLD, tmp_path / ".lock"], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="worked on already"):
+            start_run(recipe(examples=48), tmp_path, resume=True)
+        assert (tmp_path / "recipe.json").read_text() == before
+        other.communicate("\n")
+    start_run(recipe(examples=48), tmp_path, resume=True)
+    assert (tmp_path / "recipe.json").read_text() != before
+
+
+def test_the_lock_is_held_until_its_first_holder_lets_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    from filelock import FileLock, Timeout
+
+    with one_run(tmp_path):
+        start_run(recipe(), tmp_path.relative_to(tmp_path.parent))  # a part of the same run takes it again
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / ".lock", timeout=0).acquire()
+    FileLock(tmp_path / ".lock", timeout=0).acquire()
+
+
+def test_a_run_that_is_not_there_is_not_resumed(tmp_path):
+    with pytest.raises(NotFoundError, match="no run"):
+        start_run(recipe(), tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_the_report_lacks_is_told_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_room, "find_spec", lambda name: None)
+    with pytest.raises(AuguryError, match=r"(?s)speaker needs scikit-learn.*pip install 'augury\[train\]'"):
+        start_run(recipe(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(run_room, "find_spec", lambda name: ModuleSpec(name, None))
+    start_run(recipe(), tmp_path / "run")
+
+
+def test_rollouts_are_sampled_in_the_recipes_dtype_whatever_the_model_was_loaded_as(monkeypatch):
+    monkeypatch.setattr(run_room, "load_model", lambda name, dtype: (name, dtype))
+    assert run_room._sampler(recipe(), SimpleNamespace(dtype=torch.bfloat16)) == ("test", "float32")
+    loaded = SimpleNamespace(dtype=torch.float32)
+    assert run_room._sampler(recipe(), loaded) is loaded
+
+
+def test_the_runs_data_names_its_model_and_refuses_another(tmp_path):
+    lm = tiny_lm()
+    data = claim_data(recipe(), tmp_path, lm)
+    for split in ("train", "heldout"):
+        (tmp_path / f"rollouts-{split}.jsonl").write_text("")
+    seal_data(recipe(), tmp_path, data)
+    found = json.loads((tmp_path / "data.json").read_text())
+    assert found["model"]["weights_fingerprint"] == lm.identity.weights_fingerprint
+    assert found["model"]["chat_template_hash"] and found["model"]["tokenizer_hash"]
+    assert found["seeds"] == {"rollouts": 0, "training": 0} and found["versions"]["torch"] and found["created"]
+    assert len(found["data_fingerprint"]) == 64
+    with pytest.raises(InputError, match="weights_fingerprint"):
+        claim_data(recipe(), tmp_path, tiny_lm(seed=1))
+    assert claim_data(recipe(), tmp_path, lm).created == found["created"]
+    (tmp_path / "data.json").write_text("{}")
+    with pytest.raises(FormatError, match=r"data.json cannot be read"):
+        claim_data(recipe(), tmp_path, lm)
+
+
+def test_a_contract_says_how_far_it_was_trained():
+    lm = tiny_lm()
+    contract = counted(described(tiny_contract(lm), recipe(), lm, "f" * 64), [step(1), step(2)])
+    trained = contract.trained_on
+    assert trained is not None and contract.versions["peft"] and contract.created
+    assert (trained.recipe, trained.data_fingerprint, trained.seed) == ("test", "f" * 64, 0)
+    assert (trained.steps, trained.tokens, trained.examples, trained.seconds) == (2, 200, 8, 4)
+
+
+def test_metrics_go_on_behind_whole_lines_only(tmp_path):
+    with Metrics(tmp_path, 0) as metrics:
+        for number in (1, 2, 3):
+            metrics.write(step(number))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "st')
+    assert [report.step for report in read_metrics(tmp_path)] == [1, 2, 3]
+    costs = estimate(recipe(), tmp_path)
+    assert costs.measured and costs.seconds == 3 * 2.0 and costs.tokens == 600
+    with Metrics(tmp_path, 2) as metrics:
+        metrics.write(step(3))
+    assert read_metrics(tmp_path) == [step(1), step(2), step(3)]
+
+
+class Full:
+    """A file on a full disk."""
+
+    def write(self, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    close = flush = lambda self: None
+
+
+def test_metrics_on_a_full_disk_are_told_in_three_parts(tmp_path, monkeypatch):
+    with pytest.raises(StorageError, match=r"metrics.jsonl could not be written"), Metrics(tmp_path, 0) as metrics:
+        metrics.file.close()
+        monkeypatch.setattr(metrics, "file", Full())
+        metrics.write(step(1))
+
+    def full(path, text):
+        raise StorageError("full", "full", "free some space")
+
+    monkeypatch.setattr(metrics_room, "write_text", full)
+    with pytest.raises(StorageError), Metrics(tmp_path, 0):
+        pass
+
+
+def test_a_curve_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("augury.train.curve.measure_once", lambda prepared: {"gap": 0.5})
+    measure = curve_every(1, None, tmp_path)  # type: ignore[arg-type]
+    measure(step(1))
+    before = (tmp_path / "curve.jsonl").read_text()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full)
+        with pytest.raises(StorageError, match=r"curve.jsonl could not be written"):
+            measure(step(2))
+    assert (tmp_path / "curve.jsonl").read_text() == before
+    measure(step(2))
+    assert [json.loads(line)["step"] for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == [1, 2]
