@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from safetensors.torch import load_file, save_file
 
 import augury
 from augury.errors import FormatError, StorageError
-from augury.lm.adapters import adapters_on, remove_adapter
+from augury.lm.adapters import adapter_parameters, adapters_on, remove_adapter
 from augury.oracle.load import load_oracle
 from augury.train.checkpoint import latest, load_checkpoint, save_checkpoint
-from augury.train.reads import capture_reads
-from tests.tiny import tiny_lm
-from tests.training import rollouts, train
+from augury.train.loop import ADAPTER as ORACLE
+from augury.train.loop import train_adapter
+from augury.train.reads import Reads, capture_reads
+from tests.tiny import tiny_contract, tiny_lm
+from tests.training import recipe, rollouts, train
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,14 @@ def test_plain_peft_loads_a_checkpoint_to_the_same_logits(lm, trained):
     theirs = PeftModel.from_pretrained(tiny_lm().model, folder).eval()
     with torch.no_grad():
         assert torch.allclose(theirs(ids).logits, ours, atol=1e-5)
+
+
+def test_a_run_whose_checkpoint_is_broken_leaves_the_model_as_it_was(lm, trained, tmp_path):
+    shutil.copytree(trained[0].parent, tmp_path / "checkpoints")
+    (latest(tmp_path / "checkpoints") / "state.json").write_text("{}")
+    with pytest.raises(FormatError, match="step-000004 before it is whole"):
+        train_adapter(lm, tiny_contract(lm), recipe(), rollouts(lm), Reads([2], {}, {}), tmp_path)
+    assert not adapter_parameters(lm.model, ORACLE)
 
 
 def made(folder, step, value=1.0):

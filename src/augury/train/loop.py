@@ -16,7 +16,7 @@ from augury.contract import Contract
 from augury.data.mix import Stream
 from augury.data.rollouts import Rollout
 from augury.lm import LanguageModel, adapters
-from augury.lm.adapters import adapter_dropouts, adapter_parameters, adapters_on, add_adapter
+from augury.lm.adapters import adapter_dropouts, adapter_parameters, adapters_on, add_adapter, remove_adapter
 from augury.lm.recompute import recomputing
 from augury.oracle.save import write_oracle
 from augury.train.batching import Item, batches, pools, prepare
@@ -64,8 +64,7 @@ def train_adapter(
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
     )
-    found = latest(run / CHECKPOINTS)
-    first = load_checkpoint(found, parameters, optimizer) if found else 0
+    first = _resume(lm, run, parameters, optimizer)
     stream = Stream(rollouts, "train", settings.seed, _decoder(lm))
     layers = [tuple(layers) for layers in contract.layers or ()]
     step, save = first, _saver(lm, contract, recipe, run, parameters, optimizer)
@@ -89,6 +88,16 @@ def train_adapter(
                     save(step + 1)
                 break
     return step + 1 if steps > first else first
+
+
+def _resume(lm: LanguageModel, run: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+    """The steps that the newest checkpoint holds; the model is left as it was where that cannot be used."""
+    found = latest(run / CHECKPOINTS)
+    try:
+        return load_checkpoint(found, parameters, optimizer) if found else 0
+    except BaseException:
+        remove_adapter(lm, ADAPTER)
+        raise
 
 
 def _saver(
