@@ -126,7 +126,7 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
         "forward": forward,
         "peak_ratio": capture["peak_bytes"] / forward["peak_bytes"],
         "bar": BAR,
-        "estimate_ratio": capture["capture_bytes"] / capture["file_bytes"],
+        "estimate_ratio": capture["saved_bytes"] / capture["file_bytes"],
     }
 
 
@@ -142,7 +142,7 @@ def table(found: dict[str, Any]) -> str:
     sizes = found["capture"]
     lines += [
         f"capture / forward: {found['peak_ratio']:.3f} (bar: below {found['bar']})",
-        f"estimate {sizes['capture_bytes']:,} bytes, file {sizes['file_bytes']:,} bytes",
+        f"estimate {sizes['saved_bytes']:,} bytes, file {sizes['file_bytes']:,} bytes",
     ]
     return "\n".join(lines)
 
