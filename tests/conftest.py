@@ -12,8 +12,18 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from tests import shapes
+
 # Shapes written in the signatures of these modules are checked at every call of the tests.
-install_import_hook(["augury.oracle.inject", "augury.lm.logprobs"], "beartype.beartype")
+SHAPED = (
+    "augury.activations.capture",
+    "augury.lm.generate",
+    "augury.lm.logprobs",
+    "augury.oracle.choices",
+    "augury.oracle.inject",
+    "augury.oracle.passes",
+)
+install_import_hook(list(SHAPED), f"{shapes.__name__}.{shapes.checked.__name__}")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,6 +81,14 @@ def smollm2() -> Any:
         return augury.load_model("smollm2")
     except augury.NetworkError as error:
         require(False, f"the bundled model could not be fetched: {error}")
+
+
+@pytest.fixture(autouse=True)
+def _hub_not_given_up() -> None:
+    """What one test found out about the hub is not the next one's business."""
+    module: Any = sys.modules.get("augury.lm.hub")
+    if module is not None:
+        module.forget()
 
 
 @pytest.fixture(autouse=True)

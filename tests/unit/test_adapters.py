@@ -27,6 +27,7 @@ from augury.lm.adapters import (
     tuner_layers,
 )
 from augury.lm.load import weights_fingerprint
+from augury.lm.tuners import adapter_names
 from tests.families import FAMILIES, add_random_adapter, build, ids
 
 PROMPT = ids(9, seed=2)
@@ -136,6 +137,16 @@ def add_one(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**tensors, key.replace("layers.0.", "layers.9."): tensors[key].clone()}
 
 
+def twice(other: str) -> Edit:
+    """One tensor a second time, under a name that a known renaming or the prefix takes to the same place."""
+
+    def edit(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        key = sorted(tensors)[0]
+        return {**tensors, key.replace("base_model.model.model.", other, 1): tensors[key] + 1}
+
+    return edit
+
+
 def widen(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     key = next(key for key in sorted(tensors) if "lora_A" in key)
     return {**tensors, key: torch.cat([tensors[key]] * 2, dim=1)}
@@ -143,8 +154,16 @@ def widen(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "edit",
-    [renamed(r"model\.model\.layers", "model.transformer.h"), drop_one, add_one, widen, lambda _tensors: {}],
-    ids=["unknown prefix", "missing", "extra", "wrong width", "empty"],
+    [
+        renamed(r"model\.model\.layers", "model.transformer.h"),
+        drop_one,
+        add_one,
+        twice("base_model.model.base_model.model.model."),
+        twice("base_model.model.language_model.model."),
+        widen,
+        lambda _tensors: {},
+    ],
+    ids=["unknown prefix", "missing", "extra", "twice", "twice by renaming", "wrong width", "empty"],
 )
 def test_tensors_that_do_not_fit_are_refused(edit: Edit, tmp_path: Path) -> None:
     lm, base, _ = saved("llama", tmp_path)
@@ -337,6 +356,16 @@ def test_two_modules_in_one_place_cannot_be_on_together(tmp_path: Path) -> None:
     remove_adapter(lm, "one")
     remove_adapter(lm, "two")
     assert not tuner_layers(lm.model)
+
+
+def test_a_target_that_cannot_be_tried_is_taken_off_again(tmp_path: Path) -> None:
+    saved_by_peft("LORA head", tmp_path)
+    target = load_model(build("llama"), adapter=tmp_path)
+    before = kinds(target)
+    with pytest.raises(ContractError, match="together"):
+        load_model(target, adapter=tmp_path)
+    assert kinds(target) == before
+    assert {name for _, layer in tuner_layers(target.model) for name in adapter_names(layer)} == {"target"}
 
 
 def edit_config(folder: Path, **changes: Any) -> None:

@@ -184,12 +184,50 @@ def test_an_unknown_ending_is_refused_for_everything(lm: LanguageModel, source: 
         transcript_of(lm, source, bogus)
 
 
+ENDING: list[Callable[..., Any]] = [transcript_of, generate, lambda lm, source, end: capture(lm, source, 1, end=end)]
+
+
+@pytest.mark.parametrize("source", ["tea", [4, 5], (4, 5), Transcript((4, 5)), Transcript((4, 5), end="closed")])
+@pytest.mark.parametrize("read", ENDING, ids=["transcript_of", "generate", "capture"])
+def test_an_ending_of_what_has_no_turns_is_refused(lm: LanguageModel, source: Any, read: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"conversations|does not end as") as refusal:
+        read(lm, source, end="generation")
+    assert refusal.value.why and refusal.value.instead
+
+
+@pytest.mark.parametrize("end", ["closed", "open", "bogus"])
+def test_nothing_is_generated_after_another_ending(lm: LanguageModel, end: Any) -> None:
+    with pytest.raises(InputError, match="Nothing is generated"):
+        generate(lm, [{"role": "user", "content": "tea"}], end=end, max_new_tokens=1)
+    assert generate(lm, [7, 8], max_new_tokens=1).token_ids[:2] == (7, 8)
+
+
 @pytest.mark.parametrize("source", [torch.tensor([4, 5, 6]), torch.tensor([4, 5, 6]).numpy(), 7, None, {}, [], b"tea"])
 def test_what_is_no_text_is_refused(lm: LanguageModel, source: Any) -> None:
     with pytest.raises(InputError, match="nothing to read") as refusal:
         capture(lm, source, layers=1)
     assert refusal.value.why and refusal.value.instead
     assert "tolist" in refusal.value.why or not hasattr(source, "tolist")
+
+
+THINKING = TEMPLATE.replace("{% endif %}", "{% if not enable_thinking %}<t></t>{% endif %}{% endif %}")
+
+
+@pytest.mark.parametrize(
+    ("end", "written"),
+    [
+        ("closed", "<|start|>user\ntea<|end|>\n<|start|>assistant\nYes<|end|>\n"),
+        ("generation", "<|start|>user\ntea<|end|>\n<|start|>assistant\nYes<|end|>\n<|start|>assistant\n<t></t>"),
+        ("thinking", "<|start|>user\ntea<|end|>\n<|start|>assistant\nYes<|end|>\n<|start|>assistant\n"),
+        ("open", "<|start|>user\ntea<|end|>\n<|start|>assistant\nYes"),
+    ],
+)
+def test_each_ending_against_ids_made_by_hand(lm: LanguageModel, end: Any, written: str) -> None:
+    lm, messages = with_template(lm, THINKING), as_dicts([("user", "tea"), ("assistant", "Yes")])
+    tokenizer: Any = lm.tokenizer
+    found = render_chat(lm, messages, end)
+    assert list(found.token_ids) == tokenizer(written, add_special_tokens=False)["input_ids"] and found.end == end
+    assert render_chat(lm, messages).end == "closed" and render_chat(lm, messages[:1]).end == "generation"
 
 
 # --- generating

@@ -10,8 +10,9 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
 
-from augury.errors import NetworkError
+from augury.errors import NetworkError, NotFoundError
 from augury.lm import hub, load_model
 from augury.lm.hub import HubAnswer, ask_hub
 
@@ -107,3 +108,40 @@ def test_offline_is_not_tried_again(asked: Any) -> None:
     calls = asked(reply)
     found = ask_hub("owner/name")
     assert found.unreachable is not None and "HF_HUB_OFFLINE" in found.unreachable and len(calls) == 1
+
+
+def test_what_does_not_answer_is_not_asked_under_another_name(asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch)
+
+    def reply(_: int) -> str:
+        raise ConnectionError("refused")
+
+    calls = asked(reply)
+    first, second = ask_hub("owner/model"), ask_hub("owner/oracle")
+    assert len(calls) == 3 and first == second and first.unreachable is not None
+    monkeypatch.setattr(hub, "GIVEN_UP_S", 0.0)
+    hub.forget()
+    assert ask_hub("owner/model").unreachable and ask_hub("owner/oracle").unreachable and len(calls) == 9
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), torch.OutOfMemoryError("full")])
+def test_too_little_memory_is_told_as_that(error: Exception) -> None:
+    with pytest.raises(type(error)), hub.loading("model"):
+        raise error
+
+
+@pytest.mark.parametrize("kind", ["RepositoryNotFoundError", "RevisionNotFoundError"])
+def test_a_model_that_the_hub_does_not_know(asked: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    import transformers
+
+    def reply(_: int) -> str:
+        raise ValueError("404")
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise OSError("not listed") from type(kind, (Exception,), {})("404")
+
+    asked(reply)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unknown)
+    with pytest.raises(NotFoundError, match="no model 'nobody/nothing'") as refusal:
+        load_model("nobody/nothing")
+    assert refusal.value.why and "smollm2" in refusal.value.instead

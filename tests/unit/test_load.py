@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from augury.errors import InputError
-from augury.lm import LanguageModel, load_model
+from augury.activations import capture
+from augury.errors import FormatError, InputError, NotFoundError
+from augury.lm import LanguageModel, bundled, generate, load_model, render_chat
 from augury.lm import pretrained as reading
 from augury.lm.hub import HubAnswer
+from augury.oracle import load_oracle
 from tests.tiny import tiny_lm, tiny_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -154,3 +156,44 @@ def test_a_model_from_the_cache_is_named_by_its_commit(
 
 def test_a_folder_keeps_the_revision_it_is_given(folder: Path) -> None:
     assert read(folder).revision is None and read(folder, revision="mine").revision == "mine"
+
+
+def test_the_bundled_model_has_one_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "ensure_smollm2", lambda: pytest.fail("it was loaded"))
+    with pytest.raises(InputError, match="no revision main") as refusal:
+        load_model("smollm2", revision="main")
+    assert bundled.REVISION in refusal.value.why and refusal.value.instead
+
+
+def test_pickled_weights_alone_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(FormatError, match="no safetensors weights") as refusal:
+        read(folder)
+    assert "run code" in refusal.value.why and "save_pretrained" in refusal.value.instead
+
+
+def test_a_folder_without_weights_is_refused(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(NotFoundError, match="has no weights") as refusal:
+        read(folder)
+    assert refusal.value.why and refusal.value.instead
+
+
+def test_weights_that_the_file_lacks_are_refused(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FormatError, match="lacks weights") as refusal:
+        read(folder)
+    assert "layers.1.mlp.up_proj" in refusal.value.why and refusal.value.instead
+
+
+@pytest.mark.parametrize("use", [capture, generate, render_chat, lambda model, source: load_oracle("smollm2", model)])
+def test_a_model_that_was_not_loaded_here_is_refused(use: Any) -> None:
+    for model in (tiny_lm().model, "smollm2"):
+        with pytest.raises(InputError, match="no loaded model") as refusal:
+            use(model, [{"role": "user", "content": "tea"}])
+        assert type(model).__name__ in refusal.value.why and "load_model" in refusal.value.instead

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from augury.activations.positions import resolve, resolve_layers
@@ -53,7 +54,6 @@ def capture(
     """
     many = is_batch(source)
     contexts = list(source) if many else [source]
-    _check_end(contexts, end)
     transcripts = [transcript_of(model, item, end) for item in contexts]
     wanted = resolve_layers(model.n_layers, layers)
     rows = [resolve(model, transcript, positions) for transcript in transcripts]
@@ -65,23 +65,6 @@ def capture(
         for vector, row, transcript in zip(vectors, rows, transcripts, strict=True)
     ]
     return found if many else found[0]
-
-
-def _check_end(contexts: Sequence[Any], end: End | None) -> None:
-    """Refuse an ending for what ends as it is: it would be left out in silence."""
-    if end is None:
-        return
-    for context in contexts:
-        if isinstance(context, str) or (isinstance(context, Sequence) and context and isinstance(context[0], int)):
-            raise InputError(
-                "end= is for conversations.", "text and token ids have no turns", "pass messages, or leave end= out"
-            )
-        if isinstance(context, Transcript) and context.end != end:
-            raise InputError(
-                f"This Transcript does not end as {end!r}.",
-                f"it ends as {context.end!r} already, and its token ids are taken as they are",
-                "render the messages anew with this ending, or leave end= out",
-            )
 
 
 def is_batch(source: Any) -> bool:
@@ -104,7 +87,7 @@ def capture_vectors(
     rows: Sequence[Sequence[int]],
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Tensor]:
+) -> list[Float[Tensor, "layers _ d"]]:
     """Capture `rows[i]` of `sequences[i]` at each layer: a tensor `[layers, n, d_model]` per sequence, on the CPU.
 
     Nothing right of a sequence's last wanted row is run: a causal model cannot see it from there.

@@ -26,6 +26,7 @@ from augury.lm.tuners import (
     adapters_on,
     forget,
     forget_config,
+    names_on,
     replaces,
     tuner_layers,
 )
@@ -122,7 +123,7 @@ def add_adapter(lm: LanguageModel, config: dict[str, Any], name: str) -> None:
     """
     from peft import inject_adapter_in_model
 
-    if name in {n for _, layer in tuner_layers(lm.model) for n in adapter_names(layer)}:
+    if name in names_on(lm.model):
         raise ContractError(f"An adapter '{name}' is on the model already.", "names are unique", "unload it first")
     chosen, before = peft_config(config), Before.of(lm.model)
     try:
@@ -174,6 +175,7 @@ def _match(tensors: dict[str, Tensor], slots: dict[str, nn.Parameter]) -> tuple[
     for renaming in (None, *_KNOWN_RENAMINGS):
         for renamed in _renamings(plain, renaming):
             if renamed.keys() == slots.keys():
+                _check_one_each(tensors, renamed)
                 if renaming:
                     log.warning("adapter keys were mapped over the segment '%s'", renaming)
                 return renamed, renaming
@@ -184,6 +186,15 @@ def _match(tensors: dict[str, Tensor], slots: dict[str, nn.Parameter]) -> tuple[
         f"{len(missing)} of {len(slots)} places stay empty (such as {missing[:1]})",
         "load the base model that the adapter was trained on; a half-loaded adapter would answer as the base",
     )
+
+
+def _check_one_each(tensors: dict[str, Tensor], renamed: dict[str, Tensor]) -> None:
+    if len(renamed) < len(tensors):
+        raise ContractError(
+            "The adapter does not fit this model.",
+            f"the file's {len(tensors)} tensors have {len(renamed)} places: under some names there are two of them",
+            "save the adapter again; its file was put together from two, and nobody knows which tensor is meant",
+        )
 
 
 def _renamings(plain: dict[str, Tensor], segment: str | None) -> Iterator[dict[str, Tensor]]:
@@ -240,21 +251,34 @@ def load_target_adapter(lm: LanguageModel, folder: Path, name: str | None = None
     """The same model as a target with an adapter of its own, which stays on while activations are captured."""
     name = name or _free_name(lm, "target")
     load_adapter(lm, folder, name)
-    if not moves_logits(lm, (*lm.target_adapters, name), lm.target_adapters):
-        remove_adapter(lm, name)
-        raise ModelError(
-            f"The adapter {folder} changes nothing.",
-            "the logits with and without it are equal",
-            "check that it was trained and saved for this model",
-        )
+    check_moves(lm, name, f"The adapter {folder}")
     on = (*lm.target_adapters, name)
     return replace(lm, target_adapters=on, name=f"{lm.name}+{folder.name}", plain_name=lm.base_name)
 
 
 def _free_name(lm: LanguageModel, wanted: str) -> str:
     """`wanted`, or with a number where another target on the same base has it."""
-    taken = {name for _, layer in tuner_layers(lm.model) for name in adapter_names(layer)}
+    taken = names_on(lm.model)
     return next(name for name in (wanted, *(f"{wanted}_{i}" for i in range(2, 2 + len(taken)))) if name not in taken)
+
+
+def check_moves(lm: LanguageModel, name: str, called: str) -> None:
+    """Refuse a loaded adapter under which the model answers as it does without it; what is refused is taken off.
+
+    Raises:
+        ModelError: The logits are equal.
+        ContractError: It cannot be on together with the model's own adapters.
+    """
+    try:
+        if not moves_logits(lm, (*lm.target_adapters, name), lm.target_adapters):
+            raise ModelError(
+                f"{called} changes nothing.",
+                "the logits with and without it are equal, so the model would answer as if it were not there",
+                "check that it was trained, and saved for this model",
+            )
+    except BaseException:
+        remove_adapter(lm, name)
+        raise
 
 
 def moves_logits(lm: LanguageModel, on: Sequence[str], off: Sequence[str]) -> bool:

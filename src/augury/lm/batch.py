@@ -29,10 +29,6 @@ class Padded:
     position_ids: Tensor
     offsets: tuple[int, ...]
 
-    @property
-    def width(self) -> int:
-        return self.input_ids.shape[1]
-
 
 def left_pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str = "cpu") -> Padded:
     """Pad token id sequences on the left to the longest of them.

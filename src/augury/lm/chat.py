@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from augury.errors import InputError
+from augury.lm.load import LanguageModel, needs_model
 from augury.lm.spans import content_spans
-
-if TYPE_CHECKING:
-    from augury.lm.load import LanguageModel
 
 End = Literal["closed", "generation", "open", "thinking"]
 ENDS: tuple[End, ...] = ("closed", "generation", "open", "thinking")
@@ -66,9 +64,12 @@ def transcript_of(lm: LanguageModel, source: Any, end: End | None = None) -> Tra
             user's turn, `closed` otherwise.
 
     Raises:
-        InputError: Empty, too long for the model, an unknown ending, or not one of these kinds.
+        InputError: Empty, too long for the model, an unknown ending, an ending for what is not made of messages, or
+            not one of these kinds.
     """
+    needs_model(lm)
     _check_end(end)
+    _check_turns(source, end)
     items = source if isinstance(source, Sequence) and not isinstance(source, (str, bytes)) else ()
     if isinstance(source, Transcript):
         found = source
@@ -76,13 +77,36 @@ def transcript_of(lm: LanguageModel, source: Any, end: End | None = None) -> Tra
         found = _from_text(lm, source)
     elif items and all(isinstance(item, int) for item in items):
         found = Transcript(tuple(items), model=lm.name)
-    elif items and all(isinstance(item, (Mapping, Message)) for item in items):
+    elif is_conversation(source):
         found = render_chat(lm, items, end)
     else:
         raise InputError(
             "There is nothing to read.", _no_text(source), "pass text, messages, token ids or a Transcript"
         )
     return _checked(lm, found)
+
+
+def is_conversation(source: Any) -> bool:
+    """Whether `source` is made of messages."""
+    listed = isinstance(source, Sequence) and not isinstance(source, (str, bytes))
+    return listed and bool(source) and all(isinstance(item, (Mapping, Message)) for item in source)
+
+
+def _check_turns(source: Any, end: End | None) -> None:
+    """Refuse an ending for what ends as it is: it would be left out in silence."""
+    if end is None:
+        return
+    if isinstance(source, Transcript):
+        if source.end != end:
+            raise InputError(
+                f"This Transcript does not end as {end!r}.",
+                f"it ends as {source.end!r} already, and its token ids are taken as they are",
+                "render the messages anew with this ending, or leave end= out",
+            )
+    elif isinstance(source, Sequence) and source and not is_conversation(source):
+        raise InputError(
+            "end= is for conversations.", "text and token ids have no turns", "pass messages, or leave end= out"
+        )
 
 
 def _no_text(source: Any) -> str:
@@ -153,6 +177,7 @@ def render_chat(
     template_kwargs: Mapping[str, Any] | None = None,
 ) -> Transcript:
     """Render a conversation through the model's chat template, as token ids with the spans of its turns."""
+    needs_model(lm)
     _check_end(end)
     turns, options = as_messages(messages), template_kwargs or {}
     end = end or ("generation" if turns and turns[-1].role == "user" else "closed")

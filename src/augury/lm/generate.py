@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from augury.errors import InputError
 from augury.lm.adapters import adapters_on
 from augury.lm.batch import Padded, length_groups
-from augury.lm.chat import End, Span, Transcript, transcript_of
+from augury.lm.chat import End, Span, Transcript, is_conversation, transcript_of
 from augury.lm.load import LanguageModel
 from augury.lm.shared import SharedBatch, forward_shared, full_mask, share_prefix, take_rows
 
@@ -123,7 +124,7 @@ def _advance(lm: LanguageModel, state: _State, chosen: Tensor, going: list[int])
     state.cache, state.logits, state.position = out.past_key_values, out.logits[:, -1], state.position + 1
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
+def choose(logits: Float[Tensor, "rows vocab"], sampling: Sampling, generator: torch.Generator) -> Int[Tensor, " rows"]:
     """The next token of each row of `logits` `[rows, vocab]`."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
@@ -135,7 +136,9 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Te
     return order.gather(-1, drawn)[:, 0]
 
 
-def _nucleus(scaled: Tensor, top_p: float, first: int = 64) -> tuple[Tensor, Tensor]:
+def _nucleus(
+    scaled: Float[Tensor, "rows vocab"], top_p: float, first: int = 64
+) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
     """The probabilities of the fewest tokens that reach `top_p`, all others 0, and their ids: both `[rows, k]`.
 
     Sorting a whole vocabulary takes longer than the model's own step, so the likeliest few are tried first.
@@ -175,13 +178,13 @@ def generate(
         temperature: 0 is greedy.
         top_p: Nucleus sampling.
         seed: Of the sampling.
-        end: `generation` (default) or `thinking`.
+        end: Of messages: `generation` (default) or `thinking`.
 
     Returns:
         The whole transcript; its last span, of role `assistant`, is what was generated.
 
     Raises:
-        InputError: Nothing to read, or no room in the model's context for that many new tokens.
+        InputError: Nothing to read, no room in the model's context for that many new tokens, or another ending.
     """
     return generate_batch(lm, [messages], Sampling(max_new_tokens, temperature, top_p, seed), end=end)[0]
 
@@ -215,8 +218,10 @@ def _groups(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> list[list[int]]
 
 
 def _start(lm: LanguageModel, source: Any, end: End | None, new_tokens: int) -> Transcript:
-    raw = isinstance(source, (str, Transcript))
-    start = transcript_of(lm, source, end if raw else end or "generation")
+    if end not in (None, "generation", "thinking"):
+        why = "an answer begins after the assistant's header, with thinking on or off"
+        raise InputError(f"Nothing is generated after the ending {end!r}.", why, "use generation or thinking")
+    start = transcript_of(lm, source, end or ("generation" if is_conversation(source) else None))
     if lm.max_positions is not None and len(start) + new_tokens > lm.max_positions:
         raise InputError(
             f"There is no room for {new_tokens} more tokens.",

@@ -12,6 +12,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
+import torch
+
 from augury.errors import AuguryError, FormatError, ModelError, NetworkError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ TIMEOUT_S = 6.0  # of one address for connecting, and again for the answer: a na
 PATIENCE_S = 6.0  # until a try is joined by another
 WAITS_S = (0.5, 1.0)  # between the tries
 DEADLINE_S = 20.0  # for all tries together
+GIVEN_UP_S = 60.0  # for which a hub that did not answer is not asked again, under whatever name
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 # By name: which HTTP library the hub's client uses changes between its releases.
@@ -40,13 +43,40 @@ class HubAnswer:
     unreachable: str | None = None
 
 
+@dataclass
+class _Silence:
+    """Until when the hub is not asked, and why: a base, its target and its oracle have one hub."""
+
+    until: float = 0.0
+    why: str = ""
+
+
+_silence = _Silence()
+
+
+def forget() -> None:
+    """Ask the hub again, whatever it did before."""
+    _silence.until = 0.0
+
+
 def ask_hub(repository: str, revision: str | None = None) -> HubAnswer:
     """Ask the hub for a repository, several times where it does not answer, for at most about 20 s in all.
+
+    A hub that did not answer is not asked again for a minute: all that a command names is told within half of one.
 
     To be called before the hub's own client downloads: that one tries again for minutes, for every file anew. Each
     try runs in a thread of its own, since nothing bounds how long a name is looked up and the client's timeout holds
     for each of its addresses anew. A try that still hangs is left behind, and its answer taken if it comes after all.
     """
+    if time.monotonic() < _silence.until:
+        return HubAnswer(unreachable=_silence.why)
+    answer = _asked(repository, revision)
+    if answer.unreachable is not None:
+        _silence.until, _silence.why = time.monotonic() + GIVEN_UP_S, answer.unreachable
+    return answer
+
+
+def _asked(repository: str, revision: str | None) -> HubAnswer:
     from huggingface_hub import HfApi
 
     began, replies = time.monotonic(), SimpleQueue[HubAnswer | Exception]()
@@ -121,8 +151,8 @@ def loading(source: str, unreachable: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except AuguryError:
-        raise
+    except (AuguryError, MemoryError, torch.OutOfMemoryError):
+        raise  # too little memory says nothing about the files
     except Exception as error:  # a broken folder raises anything from KeyError to safetensors' own error
         raise translate(source, error, unreachable) from error
 

@@ -176,13 +176,14 @@ def load_model(
             is never cast.
         device_map: As in transformers. Default: the first GPU, else the CPU.
         adapter: A PEFT adapter that makes this model the target: it stays on while activations are captured.
-        revision: The hub revision; the model's `revision` is the commit that it stands for.
+        revision: The hub revision; the model's `revision` is the commit that it stands for. Of a folder it is what
+            the caller knows it to be.
         tokenizer: For a Hugging Face model that is already loaded, or instead of the one that lies with the weights.
         blocks: The dotted name of the decoder block list, where it cannot be found by structure.
         attn_implementation: As in transformers.
 
     Raises:
-        InputError: An option that cannot be applied to a model that is already loaded.
+        InputError: An option that cannot be applied to a model that is already loaded, or to the bundled one.
         NotFoundError: Neither a folder nor a model that the hub knows.
         NetworkError: The hub cannot be reached.
         FormatError: The weights are pickles; only safetensors are read.
@@ -204,6 +205,17 @@ def load_model(
 
         lm = load_target_adapter(lm, Path(adapter))
     return lm
+
+
+def needs_model(model: Any) -> LanguageModel:
+    """The model, or a refusal of what `load_model` has not returned: a Hugging Face model by itself, or a name."""
+    if not isinstance(model, LanguageModel):
+        raise InputError(
+            "This is no loaded model.",
+            f"it is a {type(model).__name__}",
+            "pass what augury.load_model(...) returns; it also takes a Hugging Face model with tokenizer=",
+        )
+    return model
 
 
 def _refuse_late(has: torch.dtype, dtype: torch.dtype | str | None, options: dict[str, Any]) -> None:
@@ -244,6 +256,7 @@ def _resolve(source: str, revision: str | None) -> tuple[str, str, str | None]:
     if not source.strip():
         raise InputError("No model was named.", "the name is empty", "name an alias, a hub id or a folder")
     if source in ALIASES:
+        _check_bundled(source, revision)
         return ALIASES[source], str(bundled.ensure_smollm2()), bundled.REVISION
     path = Path(source).expanduser()
     if path.is_dir():
@@ -253,6 +266,15 @@ def _resolve(source: str, revision: str | None) -> tuple[str, str, str | None]:
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise NotFoundError(f"There is no folder {path}.", "a path was given and nothing lies there", "check the path")
     return source, source, revision
+
+
+def _check_bundled(alias: str, revision: str | None) -> None:
+    if revision not in (None, bundled.REVISION):
+        raise InputError(
+            f"There is no revision {revision} of {alias}.",
+            f"the bundled model has one revision, {bundled.REVISION}",
+            f"leave revision= out, or load {ALIASES[alias]} from the hub",
+        )
 
 
 def _uncast_fingerprint(source: str, found: Found, blocks: str | None) -> str | None:

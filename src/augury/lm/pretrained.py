@@ -48,7 +48,7 @@ def from_pretrained(source: str, revision: str | None, options: Options) -> Foun
         where["local_files_only"] = True
     with loading(source, answer.unreachable):
         config = AutoConfig.from_pretrained(source, **where)
-        gpu = torch.cuda.is_available() and (options.device_map is None or options.device_map != "cpu")
+        gpu = torch.cuda.is_available() and options.device_map != "cpu"
         chosen = options.dtype or (torch.bfloat16 if gpu else torch.float32)
         device_map = options.device_map if options.device_map is not None else ("cuda" if gpu else None)
         extra = {"attn_implementation": options.attention} if options.attention else {}

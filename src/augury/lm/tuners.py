@@ -34,6 +34,11 @@ def adapter_names(layer: Any) -> set[str]:
     return {name for attribute in layer.adapter_layer_names for name in getattr(layer, attribute, {})}
 
 
+def names_on(model: nn.Module) -> set[str]:
+    """All adapters that stand on the model, on or off."""
+    return {name for _, layer in tuner_layers(model) for name in adapter_names(layer)}
+
+
 def adapter_dropouts(model: nn.Module, name: str) -> list[nn.Module]:
     """The adapter's own dropouts, whose mode is set apart from the base's while it is trained."""
     held = (getattr(layer, "lora_dropout", {}) for _, layer in tuner_layers(model))

@@ -25,7 +25,7 @@ def find_oracle(source: str | Path, revision: str | None = None) -> Path:
     Only safetensors, JSON and the model card are ever fetched.
 
     Raises:
-        InputError: No name.
+        InputError: No name, or a revision of what has none.
         NotFoundError: Neither shipped, nor a folder, nor on the hub.
         NetworkError: The hub cannot be reached, within 30 s.
     """
@@ -33,15 +33,33 @@ def find_oracle(source: str | Path, revision: str | None = None) -> Path:
     if not name:
         raise InputError("No oracle was named.", "the name is empty", 'name a folder, a hub id, or "smollm2"')
     if name in SHIPPED:
+        _check_unrevised(name, revision)
         return _shipped(name)
     folder = Path(name).expanduser()
     if folder.is_dir():
+        _check_unrevised(name, revision)
         return folder
-    if not _HUB_ID.fullmatch(name) or name.startswith("."):
+    if repository_name(name) is None:
         known = ", ".join(SHIPPED)
         why = "no folder lies there, and it is no hub id (owner/name)"
         raise NotFoundError(f"There is no oracle {name}.", why, f"check the path; shipped with augury: {known}")
     return fetch(name, revision)
+
+
+def repository_name(source: str | Path) -> str | None:
+    """The `owner/name` on the hub that `source` stands for; None for a folder and for a shipped oracle."""
+    name = str(source).strip()
+    here = name in SHIPPED or Path(name).expanduser().is_dir()
+    return None if here or not _HUB_ID.fullmatch(name) or name.startswith(".") else name
+
+
+def _check_unrevised(name: str, revision: str | None) -> None:
+    if revision is not None:
+        raise InputError(
+            f"There is no revision {revision} of {name}.",
+            "it is here already, and only repositories on the hub have revisions",
+            "leave revision= out, or name the repository",
+        )
 
 
 def _shipped(name: str) -> Path:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from augury.contract import Contract, check_runs_on, contract_from_dict, read_contract
-from augury.errors import InputError, ModelError
 from augury.lm import LanguageModel
-from augury.lm.adapters import adapter_config, load_adapter, moves_logits, remove_adapter
-from augury.oracle.hub import find_oracle
+from augury.lm.adapters import adapter_config, check_moves, load_adapter, names_on
+from augury.lm.load import needs_model
+from augury.oracle.hub import find_oracle, repository_name
 from augury.oracle.oracle import Oracle
 from augury.oracle.reading import without_target
 
@@ -38,38 +38,34 @@ def load_oracle(
         contract: Instead of what the oracle carries; needed for an adapter that carries none.
         off_contract: Turn the contract's refusals into loud warnings.
         verify: Check that the adapter changes the model's logits.
-        revision: Of the hub's repository.
+        revision: Of the hub's repository; nothing else has one.
 
     Raises:
+        InputError: A revision of a folder or of the shipped oracle.
         NotFoundError: There is no such oracle.
         NetworkError: The hub cannot be reached.
         ContractError: Not the oracle's base, tensors without a place, or no contract.
         FormatError: Weights that are no safetensors, or a sidecar that cannot be used.
         ModelError: The adapter changes nothing.
     """
-    _check_model(model)
+    needs_model(model)
     folder, name = find_oracle(source, revision), str(source).strip()
     config = adapter_config(folder)
     known = _contract(folder, name, config, contract, model)
     base = without_target(model)
     notes = check_runs_on(known, base.identity, off_contract)
-    adapter = new_adapter_name()
+    adapter = new_adapter_name(base)
     report = load_adapter(model, folder, adapter)
     log.info("%s: %d tensors in %d modules", name, report.tensors, report.modules)
     if verify:
-        _check_moves(model, adapter, name)
+        check_moves(base, adapter, f"The oracle {name}")
     return Oracle(model, known, adapter, name, config, off_contract, tuple(notes))
 
 
-def new_adapter_name() -> str:
-    """A name that no other oracle's adapter has in this process."""
-    return f"oracle_{next(_numbers)}"
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, LanguageModel):
-        why = f"it is a {type(model).__name__}"
-        raise InputError("An oracle is loaded onto a model.", why, "pass what augury.load_model(...) returns")
+def new_adapter_name(model: LanguageModel) -> str:
+    """A name that no other oracle's adapter has in this process, nor any adapter on the model."""
+    taken = names_on(model.model)
+    return next(name for number in _numbers if (name := f"oracle_{number}") not in taken)
 
 
 def _contract(
@@ -79,20 +75,4 @@ def _contract(
         return given
     if given is not None:
         return contract_from_dict({"schema_version": 1, **given})
-    repository = None if Path(name).expanduser().is_dir() or "/" not in name else name
-    return read_contract(folder, config, repository=repository, n_layers=model.n_layers)
-
-
-def _check_moves(model: LanguageModel, adapter: str, name: str) -> None:
-    try:
-        moves = moves_logits(model, (adapter,), ())
-    except BaseException:
-        remove_adapter(model, adapter)
-        raise
-    if not moves:
-        remove_adapter(model, adapter)
-        raise ModelError(
-            f"The oracle {name} changes nothing.",
-            "the logits with and without its adapter are equal, so it would answer as the plain base",
-            "check that it was trained, and saved for this model",
-        )
+    return read_contract(folder, config, repository=repository_name(name), n_layers=model.n_layers)
