@@ -9,21 +9,7 @@ from typing import Any, Literal
 from augury.activations import Provenance
 from augury.activations.versions import versions
 from augury.oracle import show
-from augury.oracle.consensus import Consensus, Group, consensus, normalise_answer
-
-__all__ = [
-    "Answer",
-    "Consensus",
-    "Group",
-    "Scan",
-    "Score",
-    "Settings",
-    "Source",
-    "Unavailable",
-    "consensus",
-    "normalise_answer",
-    "versions",
-]
+from augury.oracle.consensus import Group
 
 Method = Literal["first-token", "whole-choice"]
 LEAST_MASS = 0.5

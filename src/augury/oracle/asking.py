@@ -74,7 +74,7 @@ def ask_items(
     answers = [answer_of(oracle, item, runner, text, settings) for item, text in zip(items, texts, strict=True)]
     if donors is None:
         return answers
-    planned = plans(runner.lm, runner.contract, items)
+    planned = plans(runner.lm, runner.contract, items, settings.max_new_tokens)
     plain = runner.without_adapters()
     found = [
         by_name

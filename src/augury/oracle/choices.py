@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from augury.contract import Contract
@@ -42,6 +43,11 @@ class Spelled:
     method: Method
     ids: tuple[tuple[int, ...], ...]
     texts: tuple[tuple[str, ...], ...]
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens the longest answer has that is scored."""
+        return 1 if self.method == "first-token" else max(map(len, self.ids))
 
 
 def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
@@ -115,14 +121,14 @@ def _whole(lm: LanguageModel, contract: Contract, choices: tuple[str, ...]) -> S
 
 def end_of_answer(lm: LanguageModel, contract: Contract) -> tuple[int, ...]:
     """What ends an answer in the chat template, up to the first token at which generation stops."""
-    tail = label_answer(lm, contract, Prompt((), (), 0), "Is it so?", (), "").token_ids
+    tail = label_answer(lm, contract, Prompt((), ()), "Is it so?", (), "").token_ids
     stops = [i for i, token in enumerate(tail) if token in lm.end_ids]
     return tail[: stops[0] + 1] if stops else tail
 
 
 def choice_logprobs(
     runner: Runner, rows: Sequence[Row], spelled: Spelled, done: Callable[[int], None] | None = None
-) -> Tensor:
+) -> Float[Tensor, "rows choices"]:
     """The log-probability of each choice as each row's answer: `[rows, choices]`, float32."""
     if spelled.method == "whole-choice":
         found = whole_logprobs(runner, rows, spelled.ids)
@@ -152,7 +158,7 @@ class Weighed:
         return f"the choices have only {self.mass:.0%} of the probability: this is not answering the question"
 
 
-def weigh(log_probs: Tensor) -> Weighed:
+def weigh(log_probs: Float[Tensor, " choices"]) -> Weighed:
     """Compare the log-probabilities `[choices]` of one row."""
     values = log_probs.double()
     margin = float(values[0] - values[1:].logsumexp(0))

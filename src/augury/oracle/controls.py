@@ -62,19 +62,19 @@ class Item:
 Plan = Row | Unavailable | None
 
 
-def plans(lm: LanguageModel, contract: Contract, items: Sequence[Item]) -> list[dict[str, Plan]]:
-    """What each control of each item runs."""
+def plans(lm: LanguageModel, contract: Contract, items: Sequence[Item], new_tokens: int = 1) -> list[dict[str, Plan]]:
+    """What each control of each item runs; an answer may be `new_tokens` long."""
     swapped = derangement([_problem(item) for item in items], [_shape(item) for item in items])
-    return [_plan(lm, contract, items, i, other) for i, other in enumerate(swapped)]
+    donors = [None if other is None else items[other] for other in swapped]
+    return [_plan(lm, contract, item, donor, new_tokens) for item, donor in zip(items, donors, strict=True)]
 
 
-def _plan(lm: LanguageModel, contract: Contract, items: Sequence[Item], i: int, other: int | None) -> dict[str, Plan]:
-    item = items[i]
+def _plan(lm: LanguageModel, contract: Contract, item: Item, donor: Item | None, new_tokens: int) -> dict[str, Plan]:
     return {
         NONE: Row(item.prompt, None),
-        SHUFFLED: None if other is None else Row(item.prompt, items[other].acts.flat),
-        TEXT_WINDOW: text_row(lm, contract, item, window_text),
-        TEXT_ALL: text_row(lm, contract, item, whole_text),
+        SHUFFLED: None if donor is None else Row(item.prompt, donor.acts.flat),
+        TEXT_WINDOW: text_row(lm, contract, item, window_text, new_tokens),
+        TEXT_ALL: text_row(lm, contract, item, whole_text, new_tokens),
         UNTRAINED: item.row,
     }
 
@@ -117,7 +117,11 @@ def _shape(item: Item) -> Hashable:
 
 
 def text_row(
-    lm: LanguageModel, contract: Contract, item: Item, text_of: Callable[[LanguageModel, Activations], str]
+    lm: LanguageModel,
+    contract: Contract,
+    item: Item,
+    text_of: Callable[[LanguageModel, Activations], str],
+    new_tokens: int,
 ) -> Row | Unavailable:
     """The prompt of a reader that sees text in place of activations."""
     if item.acts.provenance.kind == "difference":
@@ -129,8 +133,8 @@ def text_row(
         return Unavailable("the read tokens are special tokens, which have no text")
     prompt = plain_prompt(lm, contract, reader_text(text, item.question))
     longest = lm.max_positions
-    if longest is not None and len(prompt.token_ids) >= longest:
-        return Unavailable(f"the text is longer than the {longest} tokens that the reader takes")
+    if longest is not None and len(prompt.token_ids) + new_tokens > longest:
+        return Unavailable(f"the text and its answer are longer than the {longest} tokens that the reader takes")
     return Row(prompt, None)
 
 

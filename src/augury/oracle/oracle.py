@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +26,6 @@ from augury.oracle.passes import Row, Runner
 from augury.oracle.prompt import build_prompt, check_question
 from augury.oracle.reading import Read, as_activations, check, read_text, without_target
 from augury.oracle.scoring import scan_read, score_items
-
-log = logging.getLogger(__name__)
 
 LAST_8, ALL = "last 8", "all"
 DONORS = 32
@@ -146,7 +143,7 @@ class Oracle:
         settings = settings_of(samples, temperature, limit, seed)
         asked = [(acts, check_question(question)) for acts, question in pairs]
         items = self._items(asked, layers, positions)
-        self._fits(items, limit)
+        self.check_fits(items, limit)
         wanted = _donors(donors, least=2) if controls else None
         runner = self.runner(coefficient, batch_size)
         return ask_items(self, items, runner, settings, donors=wanted, done=_counting(len(items), progress))
@@ -211,7 +208,7 @@ class Oracle:
         spelled = spell(self.base, self.contract, choices)
         asked = [(acts, prefixed(self.contract, check_question(q), spelled.choices)) for acts, q in pairs]
         items = self._items(asked, layers, positions)
-        self._fits(items, 1)
+        self.check_fits(items, spelled.new_tokens)
         return score_items(
             self,
             items,
@@ -279,12 +276,14 @@ class Oracle:
         reads = self.read([acts for acts, _ in pairs], layers, positions)
         return [self.item(read, question) for read, (_, question) in zip(reads, pairs, strict=True)]
 
-    def _fits(self, items: Sequence[Item], new_tokens: int) -> None:
+    def check_fits(self, items: Sequence[Item], new_tokens: int) -> None:
+        """Refuse prompts that leave no room for so many new tokens."""
         longest = self.lm.max_positions
         needed = max((len(item.prompt.token_ids) for item in items), default=0) + new_tokens
         if longest is not None and needed > longest:
             why = f"it needs {needed} tokens and {self.lm.name} takes {longest}"
-            raise InputError("The prompt is too long.", why, "ask about fewer positions, or a shorter question")
+            instead = "ask about fewer positions (in a scan, a smaller window), or ask a shorter question"
+            raise InputError("The prompt is too long.", why, instead)
 
     def runner(self, coefficient: float | None = None, batch_size: int = 16) -> Runner:
         """Who answers: exactly this oracle's adapter on."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from augury.contract import Contract
@@ -113,7 +114,7 @@ class _Filling:
 
 def next_logprobs(
     runner: Runner, rows: Sequence[Row], token_ids: Sequence[int], done: Callable[[int], None] | None = None
-) -> Tensor:
+) -> Float[Tensor, "rows tokens"]:
     """The log-probability of some tokens as each row's next: `[rows, tokens]`, float32 on the CPU."""
     found = torch.empty(len(rows), len(token_ids))
     for group, logits in _last_logits(runner, rows):
@@ -141,7 +142,9 @@ def _batch(lm: LanguageModel, rows: Sequence[Row], new_tokens: int = 0) -> Share
     return share_prefix(lm, [row.prompt.token_ids for row in rows], limit, new_tokens)
 
 
-def whole_logprobs(runner: Runner, rows: Sequence[Row], continuations: Sequence[Sequence[int]]) -> Tensor:
+def whole_logprobs(
+    runner: Runner, rows: Sequence[Row], continuations: Sequence[Sequence[int]]
+) -> Float[Tensor, "rows continuations"]:
     """The log-probability of each whole continuation after each row: `[rows, continuations]`, float32."""
     repeated = [row for row in rows for _ in continuations]
     wanted = [list(ids) for _ in rows for ids in continuations]

@@ -43,7 +43,7 @@ def score_items(
 def _with_controls(
     oracle: Oracle, items: Sequence[Item], runner: Runner, spelled: Spelled, scores: list[Score], donors: int
 ) -> list[Score]:
-    planned = plans(runner.lm, runner.contract, items)
+    planned = plans(runner.lm, runner.contract, items, spelled.new_tokens)
     plain = runner.without_adapters()
     found = run_plans(
         planned,
@@ -136,6 +136,7 @@ def scan_read(
     if isinstance(window, bool) or window < 1:
         raise InputError("The window cannot be used.", f"it is {window!r}", "pass 1 or more positions")
     items = _windows(oracle, read, question, window)
+    oracle.check_fits(items, spelled.new_tokens)
     found = choice_logprobs(runner, [item.row for item in items], spelled, done)
     weighed = [weigh(row) for row in found]
     medians = {len(item.acts): item for item in items}

@@ -55,6 +55,18 @@ def test_text_controls_show_only_what_may_be_seen(oracle: Oracle, lm: LanguageMo
         assert "".join(pieces[6:]).strip() not in tokenizer.decode(row.prompt.token_ids)
 
 
+def test_a_text_needs_room_for_its_answer_too(oracle: Oracle, lm: LanguageModel) -> None:
+    acts = capture(lm, "The philosopher drank tea. " * 40, LAYER, "last 1")
+    item = oracle.item(oracle.read([acts], None, "all")[0], COOKING)
+    whole = plans(lm, oracle.contract, [item])[0]["text-all"]
+    assert isinstance(whole, Row)
+    room = (lm.max_positions or 0) - len(whole)
+    assert isinstance(plans(lm, oracle.contract, [item], room)[0]["text-all"], Row)
+    assert isinstance(plans(lm, oracle.contract, [item], room + 1)[0]["text-all"], Unavailable)
+    answer = oracle.ask(item.acts, COOKING, controls=True, donors=2, max_new_tokens=room + 1)
+    assert isinstance(answer.controls["text-all"], Unavailable)
+
+
 def test_nothing_right_of_the_read_tokens_matters(oracle: Oracle, lm: LanguageModel) -> None:
     ids = capture(lm, CONTEXT, LAYER, "all").transcript.token_ids
     scores = [

@@ -47,6 +47,11 @@ def test_refusals_are_in_three_parts(oracle: Oracle, lm: LanguageModel, case: st
     assert refused.value.what and refused.value.why and refused.value.instead
 
 
+def test_a_scan_whose_window_does_not_fit_is_refused(oracle: Oracle) -> None:
+    with pytest.raises(InputError, match="too long"):
+        oracle.scan(torch.randn(600, oracle.base.d_model), COOKING, layers=LAYER, window=600, donors=0)
+
+
 def test_a_tensor_needs_its_layer(oracle: Oracle) -> None:
     with pytest.raises(InputError, match="layer"):
         oracle.ask(torch.randn(2, oracle.base.d_model), WHO)
@@ -153,6 +158,12 @@ def test_pickles_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_oracles_that_do_not_exist(lm: LanguageModel, source: str) -> None:
     with pytest.raises((InputError, NotFoundError)):
         load_oracle(source, lm)
+
+
+def test_only_the_hub_has_revisions(lm: LanguageModel, folder: Path) -> None:
+    for source in (folder, "smollm2"):
+        with pytest.raises(InputError, match="no revision v2"):
+            load_oracle(source, lm, revision="v2")
 
 
 def test_a_shipped_oracle_that_is_missing(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
