@@ -241,6 +241,8 @@ def test_a_target_adapter_is_on_while_reading(tiny: Tiny, oracle: Oracle, invoke
         (["scan", CONTEXT, "-q", ABOUT, "--plot", "x.svg"], ["no PNG"]),
         (["ask", CONTEXT, "-q", ABOUT, "--model", "some/model"], ["No oracle was named", "--oracle"]),
         (["score", CONTEXT, "-q", ABOUT, "--donors", "1"], ["--donors cannot be 1"]),
+        (["ask", CONTEXT, "-q", ABOUT, "--layers", "25-21"], ["range falls", "21-25"]),
+        (["capture", CONTEXT, "-o", "x", "--layers", "1,25-21"], ["range falls", "21-25"]),
         (["train"], ["nothing to train"]),
         (["models", "add", "gpt2"], ["no bundled model"]),
     ],
@@ -252,12 +254,35 @@ def test_misuse_is_refused_before_anything_is_loaded(
     refused(invoke(*arguments), 2, *words)
 
 
+def test_a_hub_that_cannot_be_reached(
+    tiny: Tiny, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    calls = []
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        calls.append(1)
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    ask = ["ask", CONTEXT, "-q", ABOUT]
+    for options in (["--model", "nobody/nothing", "--oracle", tiny.oracle], ["--model", tiny.model, "--oracle", "a/b"]):
+        refused(invoke(*ask, *options), 1, "could not be reached", "not known", "check the network")
+    assert len(calls) == 3, "the second command asked again"
+
+
 def test_refusals_of_the_library(tiny: Tiny, invoke: Invoke, tmp_path: Path) -> None:
     base = ["ask", CONTEXT, "-q", ABOUT]
     refused(invoke(*base, "--model", tmp_path / "no", "--oracle", tiny.oracle), 1, "There is no folder")
     refused(invoke(*base, "--model", tiny.model, "--oracle", tmp_path / "no"), 1, "no oracle")
     refused(invoke(*base, *tiny.options, "--positions", "text(absent)"), 2, "matches no token")
     refused(invoke(*base, *tiny.options, "--positions", "lots"), 2, "no position selector")
+    refused(invoke(*base, *tiny.options, "--positions", ""), 2, "no position selector")
+    saving = ["capture", CONTEXT, "-o", tmp_path / "none", "--model", tiny.model]
+    refused(invoke(*saving, "--positions", ""), 2, "no position selector")
+    refused(invoke(*saving, "--layers", ""), 2, "no layer of this model")
     refused(invoke(*base, *tiny.options, "--layers", "99"), 2, "no layer of this model")
     refused(invoke(*base, *tiny.options, "--layers", "3"), 1, "not trained on layers [3]", "--off-contract")
     refused(invoke(*base, *tiny.options, "--coefficient", "0"), 2, "coefficient")

@@ -31,6 +31,7 @@ def capture(
     augury ask --activations acts.safetensors -q "Who is this about?"
     """
     source = read_context(context)
+    wanted = parse_layers(context.layers)
     model = load_target(models)
 
     import torch
@@ -39,9 +40,9 @@ def capture(
     from augury.activations import capture as capture_activations
     from augury.activations.store import save, saved_bytes
 
-    layers = resolve_layers(model.n_layers, parse_layers(context.layers) or DEFAULT_LAYERS)
+    layers = resolve_layers(model.n_layers, DEFAULT_LAYERS if wanted is None else wanted)
     read = transcript(model, source, context.end)
-    rows = resolve(model, read, context.positions or DEFAULT_POSITIONS)
+    rows = resolve(model, read, DEFAULT_POSITIONS if context.positions is None else context.positions)
     shape = (len(layers), len(rows), model.d_model)
     planned = Activations(
         torch.empty(shape, dtype=model.dtype, device="meta"), layers, rows, read, Provenance.of(model)

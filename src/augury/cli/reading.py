@@ -108,11 +108,12 @@ def run_single(verb: Verb, request: Request) -> list[Any]:
     stored = request.stored.activations
     source = None if stored is not None else read_context(request.context)
     acts = load_stored(stored, request.context.layers) if stored is not None else None
+    layers, selector = parse_layers(request.context.layers), request.context.positions
     loaded = load(request.models, request.oracles)
     if acts is None:
-        positions = request.context.positions or verb.positions
+        positions = verb.positions if selector is None else selector
         with working("capturing"):
-            acts = capture_one(loaded, source, request.context.end, parse_layers(request.context.layers), positions)
+            acts = capture_one(loaded, source, request.context.end, layers, positions)
     pairs = [(acts, question) for question in request.questions]
     if len(pairs) == 1 and verb.chunk > 1:  # a bar would stand at its end while the controls are asked
         with working(f"{verb.name}: {pairs[0][1]}"):

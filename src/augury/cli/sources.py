@@ -91,14 +91,24 @@ def _file_text(path: str) -> str:
 
 
 def parse_layers(layers: str | None) -> list[str] | None:
-    """`18`, `62%`, `21-25`, or several with commas, as `resolve_layers` takes them; None stays None."""
+    """`18`, `62%`, `21-25`, or several with commas, as `resolve_layers` takes them; None stays None.
+
+    Raises:
+        InputError: A range that falls.
+    """
     if layers is None:
         return None
-    found: list[str] = []
-    for part in layers.split(","):
-        span = _RANGE.match(part.strip())
-        found += map(str, range(int(span[1]), int(span[2]) + 1)) if span else [part.strip()]
-    return found
+    return [layer for part in layers.split(",") for layer in _range(part.strip())]
+
+
+def _range(part: str) -> list[str]:
+    span = _RANGE.match(part)
+    if span is None:
+        return [part]
+    first, last = int(span[1]), int(span[2])
+    if last < first:
+        raise InputError(f"The layers {part} are none.", "the range falls", f"write it as {last}-{first}")
+    return [str(layer) for layer in range(first, last + 1)]
 
 
 # --- models --------------------------------------------------------------------------------------------------------
