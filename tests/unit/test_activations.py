@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,12 +87,32 @@ def test_roles_and_texts_select_their_own_tokens(lm):
         resolve(lm, transcript, "role(system)")
 
 
+def test_a_text_needs_a_tokenizer_and_few_looks(lm, monkeypatch):
+    transcript = capture(lm, "\U0001f375 tea " * 60 + "hemlock \U0001f375 \u00e9", 1, "last 1").transcript
+    tokenizer, looks = lm.tokenizer, []
+    real = tokenizer.decode
+    monkeypatch.setattr(tokenizer, "decode", lambda ids: looks.append(len(ids)) or real(ids))
+    found = resolve(lm, transcript, "text(hemlock)")
+    assert "hemlock" in real([transcript.token_ids[i] for i in found]) and len(looks) < 50
+    cup = resolve(lm, transcript, augury.text("\U0001f375"))
+    assert cup[0] > found[-1] and real([transcript.token_ids[i] for i in cup]).strip() == "\U0001f375"
+    looks.clear()
+    with pytest.raises(InputError, match="matches no token"):
+        resolve(lm, transcript, "text(absent)")
+    assert len(looks) == 1
+    with pytest.raises(InputError, match="no tokenizer"):
+        resolve(replace(lm, tokenizer=None), transcript, "text(hemlock)")
+
+
 def test_layers_by_index_and_percent():
     assert resolve_layers(30, "62%") == (18,) and resolve_layers(36, [21, "62%"]) == (21, 22)
     assert resolve_layers(36, "25%,50%,75%") == (9, 18, 27)
     for wrong in (30, -1, "100%", "x", [], "1.5"):
         with pytest.raises(InputError):
             resolve_layers(30, wrong)
+    for twice in ("18,18", [18, "62%"]):
+        with pytest.raises(InputError, match="named twice"):
+            resolve_layers(30, twice)
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), data=st.data())
@@ -102,7 +123,7 @@ def test_left_padding_keeps_every_token_at_its_column(lengths, data):
         columns = columns_of(batch.offsets[i], range(len(row)))
         assert batch.input_ids[i, columns].tolist() == row
         assert batch.position_ids[i, columns].tolist() == list(range(len(row)))
-        assert batch.attention_mask[i].sum() == len(row) and columns[-1] == batch.width - 1
+        assert batch.attention_mask[i].sum() == len(row) and columns[-1] == batch.input_ids.shape[1] - 1
 
 
 @given(lengths=st.lists(st.integers(1, 9), max_size=20), size=st.integers(1, 5), equal=st.booleans())

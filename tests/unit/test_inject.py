@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from augury.contract import Injection
-from augury.errors import InputError
+from augury.errors import InputError, ModelError
+from augury.lm.generate import Sampling, choose
+from augury.oracle.choices import weigh
 from augury.oracle.inject import check_vectors, inject, injecting
 from tests.tiny import tiny_lm
 
+ANY = torch.Generator()
 TABLE = {
     "add": (Injection(coefficient=2.0), lambda h, v: h + 2 * h.norm() * v / v.norm()),
     "replace": (Injection(operation="replace", coefficient=1.5), lambda h, v: 1.5 * h.norm() * v / v.norm()),
@@ -72,10 +75,16 @@ def test_a_vector_without_a_direction_is_refused(bad):
 def test_another_width_or_count_is_refused():
     with pytest.raises(InputError, match="width 8"):
         check_vectors(torch.randn(3, 6), 8, 3)
-    with pytest.raises(InputError, match="3 slots and 2"):
+    with pytest.raises(ModelError, match="3 slots and 2"):
         check_vectors(torch.randn(2, 8), 8, 3)
     with pytest.raises(TypeCheckError):  # under the tests the shapes in the signature are checked too
         inject(torch.randn(3, 8), torch.randn(3, 6), Injection())
+
+
+@pytest.mark.parametrize("wrong", [lambda: weigh(torch.zeros(2, 2)), lambda: choose(torch.zeros(5), Sampling(), ANY)])
+def test_shapes_are_checked_in_the_tests(wrong):
+    with pytest.raises(TypeCheckError):
+        wrong()
 
 
 @pytest.mark.parametrize("name", ["add", "fixed"])
@@ -104,7 +113,22 @@ def test_only_slot_rows_change_and_later_blocks_see_it(name):
 def test_a_pass_that_never_reaches_the_site_is_refused():
     lm = tiny_lm()
     with (
-        pytest.raises(InputError, match="Nothing was injected"),
+        pytest.raises(ModelError, match="Nothing was injected"),
         injecting(lm, Injection(), [[1]], [torch.randn(1, lm.d_model)]),
     ):
         pass
+
+
+def test_the_vectors_are_looked_at_once_a_pass(monkeypatch):
+    """Each look waits for the device."""
+    lm, looks = tiny_lm(), []
+    real = torch.nonzero
+    monkeypatch.setattr(torch, "nonzero", lambda *given: looks.append(1) or real(*given))
+    slots, vectors = [[1, 2], [3]], [torch.randn(2, lm.d_model), torch.randn(1, lm.d_model)]
+    with injecting(lm, Injection(), slots, vectors):
+        lm.model(torch.arange(3, 13).repeat(2, 1))
+    assert len(looks) == 1
+    vectors[1][0] = 0
+    with pytest.raises(InputError, match="rows \\[2\\]"), injecting(lm, Injection(), slots, vectors):
+        lm.model(torch.arange(3, 13).repeat(2, 1))
+    assert not lm.blocks[1]._forward_hooks

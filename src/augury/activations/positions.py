@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from augury.contract import percent_to_layer
 from augury.errors import InputError
 from augury.lm import LanguageModel, Transcript
+from augury.lm.chat import needs_tokenizer
 
 _LAST = re.compile(r"last(?:\s+(\d+))?$")
 _FIRST = re.compile(r"first(?:\s+(\d+))?$")
@@ -48,14 +51,14 @@ def role(value: str) -> RoleSelector:
 
 
 def resolve(lm: LanguageModel, transcript: Transcript, selector: Any) -> tuple[int, ...]:
-    """The positions that `selector` names, in reading order, each once.
+    """The positions that `selector` names, in its order, each once.
 
     Args:
         lm: For decoding, where the selector is a text.
         transcript: What is read.
         selector: `"all"`, `"last"`, `"last 8"`, `"first 3"`, `"2:10"`, `"text(hemlock)"`, `"role(assistant)"`, an
-            index, a slice, a list of indices, or what `text()` and `role()` return. Negative indices count from the
-            end.
+            index, what `text()` and `role()` return, all of these in reading order; or a slice or a list of indices,
+            in their own. Negative indices count from the end.
 
     Raises:
         InputError: Not a selector, or one that matches nothing; the message says what there is.
@@ -124,25 +127,20 @@ def _indices(indices: Sequence[int], n: int) -> list[int]:
 
 def _of_text(lm: LanguageModel, transcript: Transcript, value: str) -> list[int]:
     """Tokens that overlap the last occurrence of `value` in the decoded text."""
-    if not value or lm.tokenizer is None:
-        return []
-    decoded, lengths = "", [0]
-    for stop in range(1, len(transcript) + 1):  # by prefixes: what a token adds depends on those before it
-        decoded = str(lm.tokenizer.decode(list(transcript.token_ids[:stop])))
-        lengths.append(len(decoded.rstrip(_UNFINISHED)))
-    begin = decoded.rfind(value)
+    tokenizer, ids = needs_tokenizer(lm), list(transcript.token_ids)
+    begin = str(tokenizer.decode(ids)).rfind(value) if value else -1
     if begin < 0:
         return []
-    spans = zip(lengths, _ends(lengths), strict=False)
-    return [i for i, (a, b) in enumerate(spans) if a < begin + len(value) and b > begin]
+    stops = range(len(ids) + 1)
 
+    def length(stop: int) -> int:
+        """Characters of a prefix: what a token adds depends on those before it."""
+        return len(str(tokenizer.decode(ids[:stop])).rstrip(_UNFINISHED))
 
-def _ends(lengths: Sequence[int]) -> list[int]:
-    """Where each token's text ends: of a character in several tokens, all of them end where it does."""
-    ends = [lengths[-1]] * (len(lengths) - 1)
-    for i in range(len(ends) - 2, -1, -1):
-        ends[i] = lengths[i + 1] if lengths[i + 1] > lengths[i] else ends[i + 1]
-    return ends
+    # Of a character in several tokens, all of them are taken: they begin at one length.
+    before = length(bisect_right(stops, begin, key=length) - 1)
+    first, last = bisect_left(stops, before, key=length), bisect_left(stops, begin + len(value), key=length)
+    return list(range(first, min(last, len(ids))))
 
 
 def _roles(transcript: Transcript) -> str:
@@ -161,10 +159,8 @@ def resolve_layers(n_layers: int, layers: Any) -> tuple[int, ...]:
     """Layer indices from an index, a percent of depth such as `"62%"`, or a sequence of these.
 
     Raises:
-        InputError: Outside the model's depth, none, or no layer at all.
+        InputError: Outside the model's depth, none, one named twice, or no layer at all.
     """
-    from augury.contract import percent_to_layer
-
     if not isinstance(layers, (int, str, Iterable)):
         raise InputError(
             f"{layers!r} names no layer.",
@@ -191,4 +187,7 @@ def resolve_layers(n_layers: int, layers: Any) -> tuple[int, ...]:
         found.append(layer)
     if not found:
         raise InputError("No layer was named.", "the list of layers is empty", 'name one, for example "62%"')
-    return tuple(dict.fromkeys(found))
+    if len(set(found)) < len(found):
+        why = f"on a model of {n_layers} layers these are {found}"
+        raise InputError("A layer was named twice.", why, "name each layer once")
+    return tuple(found)

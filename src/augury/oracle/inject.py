@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from augury.contract import Injection
-from augury.errors import InputError
+from augury.errors import InputError, ModelError
 from augury.lm import LanguageModel
 from augury.lm.hooks import on_input, on_output
 
@@ -32,7 +32,8 @@ def inject(
         coefficient: Instead of the contract's.
 
     Raises:
-        InputError: Another count or width, or a zero or non-finite vector.
+        InputError: Another width, or a zero or non-finite vector.
+        ModelError: Another count: a fault in what called it.
 
     Source: Karvonen et al. 2025, arXiv 2512.15674; the table of docs/concepts.md.
     """
@@ -52,20 +53,9 @@ def inject(
     return ((kept + term) * factor).to(hidden.dtype)
 
 
-def check_vectors(vectors: Tensor, d_model: int, count: int) -> None:
+def check_vectors(vectors: Float[Tensor, "*shape"], d_model: int, count: int) -> None:
     """Refuse vectors that cannot be injected into `count` slots of width `d_model`."""
-    if vectors.ndim != 2 or vectors.shape[1] != d_model:
-        raise InputError(
-            "The activations have the wrong width.",
-            f"they are {list(vectors.shape)} and the oracle's base has width {d_model}",
-            "capture them from the model that the oracle was trained for",
-        )
-    if vectors.shape[0] != count:
-        raise InputError(
-            "Slots and activations do not match.",
-            f"there are {count} slots and {vectors.shape[0]} activations",
-            "this is a fault of the prompt: report it with the question",
-        )
+    _check_shape(vectors, d_model, count)
     norms = vectors.float().norm(dim=-1)
     bad = torch.nonzero(~torch.isfinite(norms) | (norms == 0)).flatten().tolist()
     if bad:
@@ -73,6 +63,21 @@ def check_vectors(vectors: Tensor, d_model: int, count: int) -> None:
             "Some activations cannot be injected.",
             f"rows {bad[:8]} are zero or not finite, so they have no direction",
             "leave these positions out, or check how the tensor was made",
+        )
+
+
+def _check_shape(vectors: Float[Tensor, "*shape"], d_model: int, count: int) -> None:
+    if vectors.ndim != 2 or vectors.shape[1] != d_model:
+        raise InputError(
+            "The activations have the wrong width.",
+            f"they are {list(vectors.shape)} and the oracle's base has width {d_model}",
+            "capture them from the model that the oracle was trained for",
+        )
+    if vectors.shape[0] != count:
+        raise ModelError(
+            "Slots and activations do not match.",
+            f"there are {count} slots and {vectors.shape[0]} activations",
+            "this is a fault of the prompt: report it with the question",
         )
 
 
@@ -100,7 +105,7 @@ def injecting(
         return
     for row, tensor in zip(slots, vectors, strict=True):
         if len(row):
-            check_vectors(tensor, lm.d_model, len(row))
+            _check_shape(tensor, lm.d_model, len(row))  # the values are checked once, where they go in
     stacked = torch.cat([tensor for row, tensor in zip(slots, vectors, strict=True) if len(row)])
     ran = False
 
@@ -114,7 +119,7 @@ def injecting(
     with hook(change):
         yield
     if not ran:
-        raise InputError(
+        raise ModelError(
             "Nothing was injected.", "the forward pass never reached the injection site", "report this: it is a fault"
         )
 
