@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from augury.contract.contract import (
-    SLOTS_FIELD,
     TEMPLATES,
     Contract,
     Injection,
@@ -173,7 +172,7 @@ def ao_config_from_contract(contract: Contract, lora: Mapping[str, Any]) -> dict
 def _check_expressible(contract: Contract) -> None:
     injection = contract.injection
     told = Injection(block=injection.block or 0, coefficient=injection.coefficient)
-    if injection == told and contract.base_model and contract.layers and SLOTS_FIELD in contract.prompt.template:
+    if injection == told and contract.base_model and contract.layers:
         return
     why = f"it can only say 'add, matched in norm, after a block', with base and layers; this is {injection!r}"
     raise ContractError("this contract cannot be written as ao_config.json", why, "share oracle.json alone")
@@ -181,12 +180,21 @@ def _check_expressible(contract: Contract) -> None:
 
 def _percents(contract: Contract) -> list[list[float]]:
     """The layers as percentages that lead back to the same layers; none where the depth is not known."""
-    kept, layers = contract.foreign.get("layer_combinations"), contract.layers or ()
-    if isinstance(kept, list) and [len(combination) for combination in kept] == [len(known) for known in layers]:
-        return kept
     if contract.n_layers is None:
         return []
+    layers = [list(known) for known in contract.layers or ()]
+    kept: Any = contract.foreign.get("layer_combinations")
+    if _layers_of(kept, contract.n_layers) == layers:
+        return kept
     return [[_percent(contract.n_layers, layer) for layer in known] for known in layers]
+
+
+def _layers_of(percents: Any, n_layers: int) -> list[list[int]] | None:
+    """The layers that these percentages name; None where they are none."""
+    try:
+        return [[percent_to_layer(n_layers, percent) for percent in combination] for combination in percents]
+    except (TypeError, ValueError):
+        return None
 
 
 def _percent(n_layers: int, layer: int) -> float:

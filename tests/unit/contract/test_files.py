@@ -66,6 +66,16 @@ def test_percentages_lead_back_to_the_layers(n_layers: int, data: st.DataObject)
         assert percent == int(percent)
 
 
+def test_percentages_of_other_layers_are_not_handed_on() -> None:
+    read = contract_from_ao_config({**AO, "layer_combinations": [[25.5], [50], [75]]}, n_layers=36)
+    assert ao_config_from_contract(read, LORA)["layer_combinations"] == [[25.5], [50], [75]]
+    changed = read.model_copy(update={"layers": ((10,), (18,), (27,))})
+    assert ao_config_from_contract(changed, LORA)["layer_combinations"] == [[28], [50], [75]]
+    for broken in ([[25], [50]], [["x"], [50], [75]], [25, 50, 75], "25", None, [[100], [50], [75]]):
+        changed = read.model_copy(update={"foreign": {"layer_combinations": broken}})
+        assert ao_config_from_contract(changed, LORA)["layer_combinations"] == [[25], [50], [75]]
+
+
 def test_lora_fields_by_either_name() -> None:
     made = ao_config_from_contract(contract(), LORA)
     assert (made["lora_r"], made["lora_alpha"], made["lora_target_modules"]) == (32, 64, ["k_proj", "q_proj"])
