@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +15,8 @@ from augury.cli.doctor import doctor
 from augury.errors import InputError, NotFoundError
 from augury.lm.adapters import adapter_parameters, add_adapter, remove_adapter, save_adapter
 from augury.lm.chat import needs_tokenizer
+from augury.oracle import golden
+from augury.oracle.golden import CaseResult
 from tests.families import LORA
 from tests.tiny import tiny_lm
 
@@ -98,22 +97,17 @@ def test_the_table_of_candidates(model: Path, oracle: Path) -> None:
         assert word in result.stdout
 
 
-@dataclass(frozen=True)
-class Outcome:
-    capture_max_abs: float = 0.0
-    logits_max_abs: float = 9e-5
-    greedy_equal: bool = True
+def outcome(capture_max_abs: float = 0.0, logits_max_abs: float = 9e-5, greedy_equal: bool = True) -> CaseResult:
+    return CaseResult(capture_max_abs, logits_max_abs, greedy_equal, {})
 
 
-def case_gives(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> Any:
-    module: Any = ModuleType("augury.oracle.golden")
-    module.run_case = lambda folder: outcome
-    monkeypatch.setitem(sys.modules, "augury.oracle.golden", module)
+def case_gives(monkeypatch: pytest.MonkeyPatch, found: CaseResult) -> Any:
+    monkeypatch.setattr(golden, "run_case", lambda folder: found)
     return run("--case", "somewhere")
 
 
 def test_a_case_prints_exactly_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = case_gives(monkeypatch, Outcome())
+    result = case_gives(monkeypatch, outcome())
     assert result.exit_code == 0
     assert result.stdout == '{"capture_max_abs": 0.0, "logits_max_abs": 9e-05, "greedy_equal": true}\n'
 
@@ -121,13 +115,13 @@ def test_a_case_prints_exactly_its_figures(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "outcome",
     [
-        Outcome(capture_max_abs=1.1e-5),
-        Outcome(logits_max_abs=1.1e-4),
-        Outcome(greedy_equal=False),
-        Outcome(logits_max_abs=float("nan")),
+        outcome(capture_max_abs=1.1e-5),
+        outcome(logits_max_abs=1.1e-4),
+        outcome(greedy_equal=False),
+        outcome(logits_max_abs=float("nan")),
     ],
 )
-def test_a_case_out_of_bounds(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
+def test_a_case_out_of_bounds(monkeypatch: pytest.MonkeyPatch, outcome: CaseResult) -> None:
     result = case_gives(monkeypatch, outcome)
     assert result.exit_code == 1 and len(result.stdout.splitlines()) == 1 and result.stderr
 

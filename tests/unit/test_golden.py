@@ -13,7 +13,7 @@ from augury.contract import Contract, Injection
 from augury.errors import InputError, NotFoundError
 from augury.lm import load_model
 from augury.lm.adapters import load_adapter
-from augury.oracle.golden import ADAPTER, CAPTURE_BOUND, LOGITS_BOUND, _answers, run_case
+from augury.oracle.golden import ADAPTER, CAPTURE_BOUND, LOGITS_BOUND, _answers, equal_tokens, run_case
 from augury.oracle.prompt import build_labelled, build_prompt
 
 CASES = ("llama", "mistral", "qwen3")
@@ -38,6 +38,13 @@ def test_a_wrong_injection_is_seen(golden, wrong):
     case, expected = json.loads((folder / "case.json").read_text()), load_file(folder / "expected.safetensors")
     logits, _ = _answers(lm, case, expected, wrong)
     assert logits["logits_no_injection"] <= LOGITS_BOUND < min(logits["logits_coef1.0"], logits["logits_coef2.0"])
+
+
+def test_an_answer_that_stops_too_early_is_not_equal():
+    pad, end = 0, 2
+    assert equal_tokens([[5, 6, 7], [5, end]], [[5, 6, 7], [5, end, pad]], {pad, end})
+    for found in ([5], [5, 6], [5, 7, end], [5, 6, end, pad, pad]):
+        assert not equal_tokens([found], [[5, 6, 7, end]], {pad, end})
 
 
 def test_the_files_are_the_ones_that_were_checked(golden):
@@ -92,7 +99,7 @@ def test_answer_ids_give_the_same_example_as_their_text(golden, smollm2):
 def test_slot_tokens_in_a_question_are_ordinary_text(smollm2, question):
     plain = build_prompt(smollm2, contract_for(18), (18,), 4, "What is this about")
     asked = build_prompt(smollm2, contract_for(18), (18,), 4, question)
-    assert asked.slots == plain.slots and asked.token_ids[: asked.prefix] == plain.token_ids[: plain.prefix]
+    assert asked.slots == plain.slots and asked.token_ids[: asked.slots[-1]] == plain.token_ids[: plain.slots[-1]]
     assert question.strip() in smollm2.tokenizer.decode(list(asked.token_ids))
 
 

@@ -6,7 +6,7 @@ Source of the cases: `adamkarvonen/activation_oracles` (MIT); the folder's form 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +44,18 @@ class CaseResult:
     greedy_equal: bool
     details: dict[str, float]
 
+    def broken(self) -> list[str]:
+        """The bounds that are not kept. A figure that is not a number is within none."""
+        kept = {
+            f"capture_max_abs is above {CAPTURE_BOUND:g}": self.capture_max_abs <= CAPTURE_BOUND,
+            f"logits_max_abs is above {LOGITS_BOUND:g}": self.logits_max_abs <= LOGITS_BOUND,
+            "greedy tokens differ": self.greedy_equal,
+        }
+        return [name for name, holds in kept.items() if not holds]
+
     @property
     def passed(self) -> bool:
-        return self.capture_max_abs <= CAPTURE_BOUND and self.logits_max_abs <= LOGITS_BOUND and self.greedy_equal
+        return not self.broken()
 
 
 def run_case(folder: Path) -> CaseResult:
@@ -111,6 +120,7 @@ def _answers(
     site = injection or Injection(block=case["injection_layer"], operation=case["operation"])
     prompts, vectors = case["prompts"], vectors_of(lm, case)
     batch = left_pad(prompts, case.get("pad_id", 0), lm.device)
+    fillers = {case.get("pad_id", 0), lm.pad_id, *lm.end_ids}
     slots = [
         columns_of(offset, [i for i, token in enumerate(prompt) if token == case["placeholder_id"]])
         for offset, prompt in zip(batch.offsets, prompts, strict=True)
@@ -136,7 +146,8 @@ def _answers(
             logits[f"logits_coef{coefficient}"] = _distance(last, expected[_key(expected, "logits_coef", coefficient)])
             tokens = decode(lm, batch, Sampling(case["max_new_tokens"]), prefill=lambda c=coefficient: filled(c))
             want = expected[_key(expected, "greedy_coef", coefficient)]
-            greedy[f"greedy_coef{coefficient}"] = _equal_tokens([row[0] for row in tokens], want.tolist())
+            found = [row[0] for row in tokens]
+            greedy[f"greedy_coef{coefficient}"] = equal_tokens(found, want.tolist(), fillers)
     return logits, greedy
 
 
@@ -148,9 +159,10 @@ def _key(expected: dict[str, Tensor], stem: str, coefficient: float) -> str:
     raise FormatError("The golden case is incomplete.", f"it has no {stem}{coefficient}", "make the case again")
 
 
-def _equal_tokens(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> bool:
-    """Equal up to where ours ended at an end token; the reference pads from there on."""
-    return all(list(a) == list(b)[: len(a)] for a, b in zip(found, wanted, strict=True))
+def equal_tokens(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], fillers: Set[int]) -> bool:
+    """Equal up to where ours ended; from there on the reference has nothing but `fillers`, padding and end tokens."""
+    pairs = [(list(a), list(b)) for a, b in zip(found, wanted, strict=True)]
+    return all(a == b[: len(a)] and set(b[len(a) :]) <= fillers for a, b in pairs)
 
 
 def _distance(found: Tensor, wanted: Tensor) -> float:
