@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from augury.activations import capture
 from augury.lm import LanguageModel, load_model
@@ -143,19 +146,33 @@ def test_the_injected_term_and_its_scale_are_detached() -> None:
     assert v.grad is None and h.grad is not None and torch.equal(h.grad, torch.ones_like(h))
 
 
+@contextmanager
+def runs_inside(block: nn.Module) -> Iterator[Counter[str]]:
+    """How often each module below the block runs, in the order of their first runs."""
+    counts: Counter[str] = Counter()
+    inside = [(name, module) for name, module in block.named_modules() if name]
+    handles = [m.register_forward_pre_hook(lambda *_, name=name: counts.update([name])) for name, m in inside]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def test_gradient_checkpointing_changes_nothing(adapted: LanguageModel) -> None:
     lm, given = adapted, vectors(3)
     lm.model.train()
     try:
-        loss, plain = gradients(lm, given)
+        with runs_inside(lm.blocks[-1]) as once:
+            loss, plain = gradients(lm, given)
         lm.model.gradient_checkpointing_enable({"use_reentrant": False})
-        runs: list[int] = []
-        handle = lm.blocks[-1].register_forward_pre_hook(lambda _m, _a: runs.append(1))
-        again, checkpointed = gradients(lm, given)
-        handle.remove()
+        with runs_inside(lm.blocks[-1]) as twice:
+            again, checkpointed = gradients(lm, given)
     finally:
         lm.model.gradient_checkpointing_disable()
         lm.model.eval()
+    first = next(iter(once))  # of the others the recomputation may stop short, when it has what it needs
+    assert (once[first], twice[first]) == (1, 2), "nothing was computed again"
     assert close(loss, again, 1e-6) and plain.keys() == checkpointed.keys()
     for key, gradient in plain.items():
         assert close(gradient, checkpointed[key], 1e-5), key
