@@ -26,6 +26,10 @@ class AuguryError(Exception):
     def __str__(self) -> str:
         return f"{self.what}\n  why: {self.why}\n  instead: {self.instead}"
 
+    def brief(self) -> str:
+        """What and why on one line, for a table or a list."""
+        return f"{self.what.rstrip('.')}: {self.why}"
+
     def as_dict(self) -> dict[str, str]:
         """The error as JSON-ready fields."""
         return {"code": self.code, "what": self.what, "why": self.why, "instead": self.instead}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from augury.lm.adapters import (
     adapter_parameters,
     adapters_on,
     add_adapter,
+    names_on,
     remove_adapter,
     save_adapter,
+    tuner_layers,
 )
 from augury.lm.batch import columns_of, left_pad
 from augury.lm.chat import needs_tokenizer
 from augury.oracle import doctor_oracle
 from augury.oracle.doctor import check_model
 from augury.oracle.doctor_lens import (
-    QUESTIONS,
+    LENS_WORDINGS,
     WINDOW,
     K,
     LensLosses,
@@ -192,8 +195,8 @@ def trained(lm: LanguageModel, contract: Contract, tmp_path_factory: pytest.Temp
     optimizer = torch.optim.Adam(parameters, 4e-3)
     texts = lens_texts(lm)
     vectors = [vector.flatten(0, 1) for vector in text_vectors(lm, texts, LAYERS)] * 2
-    prompts = [build_prompt(lm, contract, LAYERS, WINDOW, question.format(k=K)) for question in QUESTIONS.values()]
-    answers = [[text.answers[direction] for text in texts] for direction in QUESTIONS]
+    prompts = [build_prompt(lm, contract, LAYERS, WINDOW, question.format(k=K)) for question in LENS_WORDINGS.values()]
+    answers = [[text.answers[direction] for text in texts] for direction in LENS_WORDINGS]
     rows = [(*prompt.token_ids, *answer) for prompt, part in zip(prompts, answers, strict=True) for answer in part]
     batch = left_pad(rows, lm.pad_id)
     slots = [columns_of(offset, prompts[i // len(texts)].slots) for i, offset in enumerate(batch.offsets)]
@@ -267,8 +270,20 @@ def test_a_base_without_a_chat_template_fails_a_check(trained: Path, contract: C
     needs_tokenizer(base).chat_template = None
     report = check_oracle(base, trained)
     assert [(check.name, check.ok) for check in report.checks] == [("tensors", True), ("contract", False)]
-    assert "no chat template" in report.checks[1].detail and report.offered is None
-    assert active_adapters(base.model) == () and not adapter_parameters(base.model, doctor_oracle.ADAPTER)
+    assert ". Candidates cannot be tried: " in report.checks[1].detail and ". a base" not in report.checks[1].detail
+    assert "no chat template: " in report.checks[1].detail and report.offered is None
+    assert active_adapters(base.model) == () and not tuner_layers(base.model)
+
+
+def test_an_adapter_of_the_users_stays(lm: LanguageModel, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is called, and whether or not the oracle's own could be loaded."""
+    monkeypatch.setattr("augury.oracle.load._numbers", itertools.count(1))
+    for shape, ok in (({}, True), ({"n_layers": 2}, False)):
+        base = tiny_lm(**shape)
+        for name in ("doctor", "oracle_1"):
+            add_adapter(base, CONFIG, name)
+        report = check_oracle(base, trained)
+        assert report.checks[0].ok == ok and names_on(base.model) == {"doctor", "oracle_1"}
 
 
 def old_oracle(trained: Path, contract: Contract, folder: Path, **changes: Any) -> Path:
@@ -369,7 +384,7 @@ def test_losses_equal_a_plain_computation(lm: LanguageModel, contract: Contract,
     vectors = text_vectors(lm, texts, LAYERS)
     load_adapter(lm, trained, "plain")
     found, _ = lens_losses(lm, contract, "plain", LAYERS, texts, vectors)
-    prompt = build_prompt(lm, contract, LAYERS, WINDOW, QUESTIONS["past"].format(k=K))
+    prompt = build_prompt(lm, contract, LAYERS, WINDOW, LENS_WORDINGS["past"].format(k=K))
     losses: list[torch.Tensor] = []
 
     def fill(_module: Any, _args: Any, output: Any, row: torch.Tensor) -> Any:
@@ -402,7 +417,7 @@ def test_the_texts_are_twenty_and_read_in_the_middle(lm: LanguageModel) -> None:
 
 
 def test_the_wordings_are_those_of_training() -> None:
-    assert {f"{name}_lens": wording for name, wording in QUESTIONS.items()} == WORDINGS
+    assert {f"{name}_lens": wording for name, wording in LENS_WORDINGS.items()} == WORDINGS
 
 
 def test_reading_means_better_than_both_controls() -> None:

@@ -66,7 +66,7 @@ class Bad:
             say(f"line {line}: {why}", style="yellow")
 
     def add_error(self, line: int, error: AuguryError) -> None:
-        self.add(line, f"{error.what} ({error.why})")
+        self.add(line, error.brief())
 
 
 def run_file(verb: Verb, request: Request, as_json: bool) -> None:

@@ -80,7 +80,7 @@ def timed(name: str, trial: Callable[[], Verdict]) -> Check:
     try:
         ok, detail = trial()
     except AuguryError as error:
-        ok, detail = False, f"{error.what} {error.why}"
+        ok, detail = False, error.brief()
     except Exception as error:  # a stranger's model may raise anything
         ok, detail = False, f"{type(error).__name__}: {error}".splitlines()[0][:300]
     return Check(name, ok, detail, time.perf_counter() - start)

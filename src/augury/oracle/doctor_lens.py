@@ -23,7 +23,8 @@ from augury.lm.logprobs import continuation_logprobs
 from augury.oracle.passes import Row, Runner
 from augury.oracle.prompt import build_prompt
 
-QUESTIONS = {
+# Training asks in the same words: an oracle is read under the questions that it knows.
+LENS_WORDINGS = {
     "past": "Can you predict the previous {k} tokens that came before this?",
     "future": "Can you predict the next {k} tokens that come after this?",
 }
@@ -151,9 +152,9 @@ def lens_losses(
     """
     runner = Runner(lm, contract, (adapter,), contract.injection.coefficient)
     shifted = [*vectors[1:], vectors[0]]  # a fixed derangement
-    without = [_losses(runner, layers, d, texts, None) for d in QUESTIONS] if none is None else list(none)
+    without = [_losses(runner, layers, d, texts, None) for d in LENS_WORDINGS] if none is None else list(none)
     found = []
-    for direction, nothing in zip(QUESTIONS, without, strict=True):
+    for direction, nothing in zip(LENS_WORDINGS, without, strict=True):
         real, shuffled = (_losses(runner, layers, direction, texts, given) for given in (vectors, shifted))
         found.append(Losses.of((real, shuffled, nothing)))
     return LensLosses(*found, texts=len(texts)), without
@@ -163,7 +164,7 @@ def _losses(
     runner: Runner, layers: Sequence[int], direction: str, texts: Sequence[LensText], vectors: Sequence[Tensor] | None
 ) -> Tensor:
     """Nats per answer token of each text, `[texts]`."""
-    prompt = build_prompt(runner.lm, runner.contract, layers, WINDOW, QUESTIONS[direction].format(k=K))
+    prompt = build_prompt(runner.lm, runner.contract, layers, WINDOW, LENS_WORDINGS[direction].format(k=K))
     flat = [None] * len(texts) if vectors is None else [vector.flatten(0, 1) for vector in vectors]
     rows = [Row(prompt, vector) for vector in flat]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,20 +21,30 @@ from augury.contract import (
 )
 from augury.contract.contract import Layout
 from augury.contract.formats import AO_CONFIG_FILE, ORACLE_FILE
-from augury.errors import AuguryError, ContractError
+from augury.errors import ContractError
 from augury.lm import LanguageModel
 from augury.lm.adapters import load_adapter, moves_logits, remove_adapter
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.doctor import Check, timed
 from augury.oracle.doctor_lens import LensLosses, LensText, Losses, lens_losses, lens_texts, text_vectors
 from augury.oracle.doctor_model import Verdict
+from augury.oracle.hub import find_oracle, repository_name
+from augury.oracle.load import new_adapter_name
 
-ADAPTER = "doctor"
 PERCENTS: tuple[tuple[int, ...], ...] = ((25,), (50,), (62,), (75,), (25, 50, 75))
 SCREENED = 5  # texts on which every candidate is tried
 KEPT = 4  # candidates that are tried on all texts
 
 Told = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """The oracle's adapter on the model, and whom to tell how far the work is."""
+
+    lm: LanguageModel
+    adapter: str
+    tell: Told
 
 
 @dataclass(frozen=True)
@@ -111,37 +120,33 @@ def check_oracle(lm: LanguageModel, source: str | Path, progress: Told | None = 
     """
     needs_tokenizer(lm)
     folder = oracle_folder(source)
-    contract, unknown = _contract(folder, str(source), lm.n_layers)
-    tell = progress or (lambda what, done, total: None)
+    contract, unknown = _contract(folder, source, lm.n_layers)
+    trial = _Trial(lm, new_adapter_name(lm), progress or (lambda what, done, total: None))
     try:
-        tensors = timed("tensors", lambda: _load(lm, folder))
+        tensors = timed("tensors", lambda: _load(trial, folder))
         if not tensors.ok:
             return OracleReport((tensors,))
         stated = [] if contract is None else [contract]
         if contract is not None and _operation_guessed(folder, contract):
             stated.append(_other_operation(contract))
         if contract is None or contract.layers is None:
-            why = unknown or "its contract does not state the layers"
-            return _try_candidates(lm, stated, tensors, why, tell)
+            return _try_candidates(trial, stated, tensors, unknown or "its contract does not state the layers")
         runs = timed("contract", lambda: _runs_on(contract, lm))
-        report = OracleReport((tensors, runs, *_lens_checks(lm, contract, tell)))
-        return report if len(stated) == 1 else _with_operations(lm, stated, report, tell)
+        report = OracleReport((tensors, runs, *_lens_checks(trial, contract)))
+        return report if len(stated) == 1 else _with_operations(trial, stated, report)
     finally:
-        remove_adapter(lm, ADAPTER)
+        remove_adapter(lm, trial.adapter)
 
 
 def oracle_folder(source: str | Path) -> Path:
     """Where an oracle's files lie."""
-    from augury.oracle.hub import find_oracle
-
     return find_oracle(source)
 
 
-def _contract(folder: Path, source: str, n_layers: int) -> tuple[Contract | None, str]:
+def _contract(folder: Path, source: str | Path, n_layers: int) -> tuple[Contract | None, str]:
     """The oracle's contract, or None and why there is none."""
-    repository = None if Path(source).exists() or source.count("/") != 1 else source
     try:
-        return read_contract(folder, repository=repository, n_layers=n_layers), ""
+        return read_contract(folder, repository=repository_name(source), n_layers=n_layers), ""
     except ContractError as error:
         return None, error.why
 
@@ -158,31 +163,33 @@ def _other_operation(contract: Contract) -> Contract:
     return contract.model_copy(update={"injection": added})
 
 
-def _with_operations(lm: LanguageModel, stated: Sequence[Contract], report: OracleReport, tell: Told) -> OracleReport:
+def _with_operations(trial: _Trial, stated: Sequence[Contract], report: OracleReport) -> OracleReport:
     """The report with both operations compared, and the other one offered where the guess was wrong."""
-    start = time.perf_counter()
-    try:
-        texts, layers = lens_texts(lm, stated[0]), (stated[0].layers or ((),))[0]
-        ranked = _ranked(lm, stated, texts, {layers: text_vectors(lm, texts, layers)}, tell)
-    except AuguryError as error:
-        check = Check("operation", False, f"{error.what} {error.why}", time.perf_counter() - start)
-        return replace(report, checks=(*report.checks, check))
-    best, guess = ranked[0], stated[0].injection.operation
-    right = best.contract.injection.operation == guess
-    losses = ", ".join(f"{found.contract.injection.operation} {found.losses.real:.2f}" for found in ranked)
-    told = "has the least loss" if right else "has more loss: the other one is likelier"
-    detail = f"'{guess}' is taken from the date in {AO_CONFIG_FILE}, and {told} (nats per token: {losses})"
-    check = Check("operation", right, detail, time.perf_counter() - start)
-    offered = best.contract if best.losses.reads and not right else None
+    ranked: list[Candidate] = []
+
+    def compare() -> Verdict:
+        texts, layers = lens_texts(trial.lm, stated[0]), (stated[0].layers or ((),))[0]
+        ranked.extend(_ranked(trial, stated, texts, {layers: text_vectors(trial.lm, texts, layers)}))
+        return _compared(ranked, stated[0].injection.operation)
+
+    check = timed("operation", compare)
+    offered = ranked[0].contract if ranked and ranked[0].losses.reads and not check.ok else None
     return OracleReport((*report.checks, check), tuple(ranked), offered)
 
 
-def _load(lm: LanguageModel, folder: Path) -> Verdict:
+def _compared(ranked: Sequence[Candidate], guess: str) -> Verdict:
+    right = ranked[0].contract.injection.operation == guess
+    losses = ", ".join(f"{found.contract.injection.operation} {found.losses.real:.2f}" for found in ranked)
+    told = "has the least loss" if right else "has more loss: the other one is likelier"
+    return right, f"'{guess}' is taken from the date in {AO_CONFIG_FILE}, and {told} (nats per token: {losses})"
+
+
+def _load(trial: _Trial, folder: Path) -> Verdict:
     """All tensors land in modules, all adapted modules are filled, and the result is not the base."""
-    report = load_adapter(lm, folder, ADAPTER)
+    report = load_adapter(trial.lm, folder, trial.adapter)
     mapped = f", keys mapped over '{report.renamed}'" if report.renamed else ""
     said = f"all {report.tensors} tensors in place, in {report.modules} modules{mapped}"
-    if moves_logits(lm, [ADAPTER], []):
+    if moves_logits(trial.lm, [trial.adapter], []):
         return True, said
     return False, f"{said}, but the logits are the base's: this adapter changes nothing"
 
@@ -192,24 +199,30 @@ def _runs_on(contract: Contract, lm: LanguageModel) -> Verdict:
     return True, "; ".join([f"runs on {contract.base_model or 'a base that is not named'}", *notes])
 
 
-def _lens_checks(lm: LanguageModel, contract: Contract, tell: Told) -> list[Check]:
+def _lens_checks(trial: _Trial, contract: Contract) -> list[Check]:
     """The lens in both directions, for every trained layer tuple."""
     checks: list[Check] = []
     tuples = contract.layers or ()
     for number, layers in enumerate(tuples):
-        tell("lens", number, len(tuples))
-        where = f" at layers {list(layers)}" if len(tuples) > 1 else ""
-        start = time.perf_counter()
-        try:
-            texts = lens_texts(lm, contract)
-            found, _ = lens_losses(lm, contract, ADAPTER, layers, texts, text_vectors(lm, texts, layers))
-        except AuguryError as error:
-            checks.append(Check(f"lens{where}", False, f"{error.what} {error.why}", time.perf_counter() - start))
-            continue
-        seconds = (time.perf_counter() - start) / 2
-        for name, losses in (("past lens", found.past), ("future lens", found.future)):
-            checks.append(Check(name + where, losses.reads, _said(losses, found.texts), seconds))
+        trial.tell("lens", number, len(tuples))
+        checks += _lens_at(trial, contract, layers, f" at layers {list(layers)}" if len(tuples) > 1 else "")
     return checks
+
+
+def _lens_at(trial: _Trial, contract: Contract, layers: tuple[int, ...], where: str) -> list[Check]:
+    found: list[LensLosses] = []
+
+    def measure() -> Verdict:
+        texts = lens_texts(trial.lm, contract)
+        vectors = text_vectors(trial.lm, texts, layers)
+        found.append(lens_losses(trial.lm, contract, trial.adapter, layers, texts, vectors)[0])
+        return True, ""
+
+    both = timed(f"lens{where}", measure)
+    if not both.ok:
+        return [both]
+    directions = (("past lens", found[0].past), ("future lens", found[0].future))
+    return [Check(name + where, x.reads, _said(x, found[0].texts), both.seconds / 2) for name, x in directions]
 
 
 def _said(losses: Losses, texts: int) -> str:
@@ -219,37 +232,33 @@ def _said(losses: Losses, texts: int) -> str:
     return f"{values} nats per token on {texts} texts; {saved}{verdict}"
 
 
-def _try_candidates(
-    lm: LanguageModel, stated: Sequence[Contract], tensors: Check, why: str, tell: Told
-) -> OracleReport:
-    """The candidates, or a failed check where the model cannot be asked, for want of a chat template for example."""
-    start = time.perf_counter()
-    try:
-        return _best_candidate(lm, stated, tensors, why, tell)
-    except AuguryError as error:
-        detail = f"none: {why}. Candidates cannot be tried: {error.what} {error.why}; {error.instead}"
-        return OracleReport((tensors, Check("contract", False, detail, time.perf_counter() - start)))
+def _try_candidates(trial: _Trial, stated: Sequence[Contract], tensors: Check, why: str) -> OracleReport:
+    """The candidates, or only a failed check where the model cannot be asked, for want of a template for example."""
+    found: list[Candidate] = []
+
+    def rank() -> Verdict:
+        found.extend(_best_first(trial, stated))
+        told = "the best one is offered, state it as oracle.json"
+        told = told if found[0].losses.reads else "under none of them activations are read"
+        return False, f"none: {why}. {len(found)} candidates were tried; {told}"
+
+    check = timed("contract", rank)
+    if not found:
+        check = replace(check, detail=f"none: {why}. Candidates cannot be tried: {check.detail}")
+    offered = found[0].contract if found and found[0].losses.reads else None
+    return OracleReport((tensors, check), tuple(found), offered)
 
 
-def _best_candidate(
-    lm: LanguageModel, stated: Sequence[Contract], tensors: Check, why: str, tell: Told
-) -> OracleReport:
-    """Try every usual contract on a few texts and the best of them on all; offer the one with the least loss."""
-    start = time.perf_counter()
-    contracts = candidate_contracts(lm, stated)
-    texts = lens_texts(lm, stated[0] if stated else None)
+def _best_first(trial: _Trial, stated: Sequence[Contract]) -> list[Candidate]:
+    """Every usual contract, tried on a few texts, and the best of them on all."""
+    contracts = candidate_contracts(trial.lm, stated)
+    texts = lens_texts(trial.lm, stated[0] if stated else None)
     sets = list(dict.fromkeys(layers for contract in contracts for layers in contract.layers or ()))
-    vectors = {layers: text_vectors(lm, texts, layers) for layers in sets}
-    screened = _ranked(lm, contracts, texts[:SCREENED], vectors, tell)
+    vectors = {layers: text_vectors(trial.lm, texts, layers) for layers in sets}
+    screened = _ranked(trial, contracts, texts[:SCREENED], vectors)
     best = [candidate.contract for candidate in screened[:KEPT]]
-    final = _ranked(lm, best, texts, vectors, lambda what, done, total: tell("best candidates", done, total))
-    rest = [candidate for candidate in screened if candidate.contract not in best]
-    offered = final[0].contract if final[0].losses.reads else None
-    detail = f"none: {why}. {len(contracts)} candidates were tried; " + (
-        "the best one is offered, state it as oracle.json" if offered else "under none of them activations are read"
-    )
-    check = Check("contract", False, detail, time.perf_counter() - start)
-    return OracleReport((tensors, check), (*final, *rest), offered)
+    again = replace(trial, tell=lambda what, done, total: trial.tell("best candidates", done, total))
+    return [*_ranked(again, best, texts, vectors), *(other for other in screened if other.contract not in best)]
 
 
 def candidate_contracts(lm: LanguageModel, stated: Sequence[Contract] = ()) -> list[Contract]:
@@ -280,20 +289,19 @@ def _candidate(lm: LanguageModel, injection: Injection, layout: Layout, layers: 
 
 
 def _ranked(
-    lm: LanguageModel,
+    trial: _Trial,
     contracts: Sequence[Contract],
     texts: Sequence[LensText],
     vectors: Mapping[tuple[int, ...], Sequence[Tensor]],
-    tell: Told,
 ) -> list[Candidate]:
     """The contracts by their loss with real activations, the least first: the oracle is likeliest under it."""
     without: dict[tuple[str, tuple[int, ...]], list[Tensor]] = {}
     found = []
     for number, contract in enumerate(contracts):
-        tell("candidates", number, len(contracts))
+        trial.tell("candidates", number, len(contracts))
         layers = (contract.layers or ((),))[0]
         key = (contract.prompt.layout, layers)  # without activations the injection does not matter
         read = vectors[layers][: len(texts)]
-        losses, without[key] = lens_losses(lm, contract, ADAPTER, layers, texts, read, without.get(key))
+        losses, without[key] = lens_losses(trial.lm, contract, trial.adapter, layers, texts, read, without.get(key))
         found.append(Candidate(contract, losses))
     return sorted(found, key=lambda candidate: candidate.losses.real)
