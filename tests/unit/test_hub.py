@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 import torch
 
+from augury.cli.common import as_refusal
 from augury.errors import NetworkError, NotFoundError
 from augury.lm import hub, load_model
 from augury.lm.hub import HubAnswer, ask_hub
@@ -124,10 +125,14 @@ def test_what_does_not_answer_is_not_asked_under_another_name(asked: Any, monkey
     assert ask_hub("owner/model").unreachable and ask_hub("owner/oracle").unreachable and len(calls) == 9
 
 
-@pytest.mark.parametrize("error", [MemoryError("full"), torch.OutOfMemoryError("full")])
+FULL = [MemoryError("full"), torch.OutOfMemoryError("full"), RuntimeError("CPUAllocator: can't allocate memory: 9 B")]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
 def test_too_little_memory_is_told_as_that(error: Exception) -> None:
-    with pytest.raises(type(error)), hub.loading("model"):
+    with pytest.raises(type(error)) as raised, hub.loading("model"):
         raise error
+    assert raised.value is error and as_refusal(error).what == "There is not enough memory."
 
 
 @pytest.mark.parametrize("kind", ["RepositoryNotFoundError", "RevisionNotFoundError"])

@@ -16,7 +16,7 @@ from augury.activations.types import Activations, Provenance
 from augury.errors import InputError
 from augury.lm import LanguageModel, Message, Transcript, transcript_of
 from augury.lm.adapters import adapters_on
-from augury.lm.batch import Padded, columns_of, left_pad, length_groups
+from augury.lm.batch import Padded, columns_of, left_pad
 from augury.lm.chat import End
 from augury.lm.hooks import StopForward, on_output, stopping
 
@@ -97,7 +97,7 @@ def capture_vectors(
     cut = [list(sequence[: max(row) + 1]) for sequence, row in zip(sequences, rows, strict=True)]
     found: list[Tensor] = [torch.empty(0)] * len(cut)
     done = 0
-    for group in _groups(model, cut, batch_size):
+    for group in model.groups([len(sequence) for sequence in cut], batch_size):
         batch = left_pad([cut[i] for i in group], model.pad_id, model.device)
         for i, vectors in zip(group, _capture_batch(model, batch, layers, [rows[i] for i in group]), strict=True):
             found[i] = vectors
@@ -105,12 +105,6 @@ def capture_vectors(
         if progress is not None:
             progress(done, len(cut))
     return found
-
-
-def _groups(model: LanguageModel, sequences: list[list[int]], batch_size: int) -> list[list[int]]:
-    lengths = [len(sequence) for sequence in sequences]
-    uneven = batch_size > 1 and len(set(lengths)) > 1
-    return length_groups(lengths, batch_size, equal=uneven and not model.pads_cleanly)
 
 
 def _capture_batch(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from augury.activations import show
 from augury.activations.versions import versions
 from augury.contract import ModelIdentity
 from augury.errors import InputError
@@ -168,13 +169,9 @@ class Activations:
         return found
 
     def __rich__(self) -> Any:
-        from augury.activations import show
-
         return show.rich_table(self)
 
     def _repr_html_(self) -> str:
-        from augury.activations import show
-
         return show.html(self)
 
     def __repr__(self) -> str:

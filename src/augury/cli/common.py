@@ -76,7 +76,8 @@ def as_refusal(error: Exception) -> AuguryError:
     if isinstance(error, AuguryError):
         return error
     reason = (str(error).strip().splitlines() or ["no reason was given"])[0]
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if full or "can't allocate memory" in reason:
         return ModelError("There is not enough memory.", reason, "take a smaller model, batch size or dtype")
     if isinstance(error, OSError):
         return StorageError(

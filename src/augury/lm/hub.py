@@ -151,10 +151,17 @@ def loading(source: str, unreachable: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (AuguryError, MemoryError, torch.OutOfMemoryError):
-        raise  # too little memory says nothing about the files
+    except AuguryError:
+        raise
     except Exception as error:  # a broken folder raises anything from KeyError to safetensors' own error
+        if _no_memory(error):  # which says nothing about the files
+            raise
         raise translate(source, error, unreachable) from error
+
+
+def _no_memory(error: Exception) -> bool:
+    """Torch has a class of its own for a full GPU, and none for a full machine."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def translate(source: str, error: BaseException, unreachable: str | None = None) -> AuguryError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 from augury.contract import ModelIdentity
 from augury.errors import InputError, NotFoundError
 from augury.lm import bundled
+from augury.lm.adapters import active_adapters, load_target_adapter, plain_model
+from augury.lm.batch import length_groups
 from augury.lm.blocks import Decoder, find_decoder, text_config
 from augury.lm.fingerprint import chat_template_hash, tokenizer_hash, weights_fingerprint
 from augury.lm.hub import loading
 from augury.lm.pretrained import Found, Options, from_pretrained, parse_dtype, read_weights
+from augury.lm.probe import padding_leak
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -136,13 +140,19 @@ class LanguageModel:
 
         Found by trying: a short sequence with and without padding, compared at the last block's output.
         """
-        from augury.lm.probe import padding_leak
-
         leak = padding_leak(self)
         if (leak > 1e-3 and self.dtype == torch.float32) or leak > 0.2:
             log.warning("padding leaks into the state of %s (%.1e): batches are made of equal lengths", self.name, leak)
             return False
         return True
+
+    def groups(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+        """Batches of items of similar length, or of one length where padding would leak into the model's state.
+
+        Whether it does is only tried where it matters.
+        """
+        uneven = batch_size > 1 and len(set(lengths)) > 1
+        return length_groups(lengths, batch_size, equal=uneven and not self.pads_cleanly)
 
     @cached_property
     def shares_prefixes(self) -> bool:
@@ -201,8 +211,6 @@ def load_model(
             str(source), revision, Options(parse_dtype(dtype), device_map, attn_implementation), tokenizer, blocks
         )
     if adapter is not None:
-        from augury.lm.adapters import load_target_adapter
-
         lm = load_target_adapter(lm, Path(adapter))
     return lm
 
@@ -244,8 +252,6 @@ def _load(source: str, revision: str | None, options: Options, tokenizer: Any, b
 
 
 def _wrap(model: nn.Module, tokenizer: Any, revision: str | None, blocks: str | None) -> LanguageModel:
-    from augury.lm.adapters import active_adapters, plain_model
-
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     plain: Any = plain_model(model)
     return LanguageModel(plain, tokenizer, name, revision, find_decoder(plain, blocks), active_adapters(plain))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from augury.lm.batch import left_pad, length_groups
+from augury.lm.batch import left_pad
 from augury.lm.load import LanguageModel
 
 
@@ -42,7 +42,7 @@ def continuation_logprobs(
     """
     sequences = [list(p) + list(c) for p, c in zip(prompts, continuations, strict=True)]
     found: list[Tensor] = [torch.empty(0)] * len(sequences)
-    for rows in length_groups([len(s) for s in sequences], batch_size, equal=not lm.pads_cleanly):
+    for rows in lm.groups([len(s) for s in sequences], batch_size):
         batch = left_pad([sequences[row] for row in rows], lm.pad_id, lm.device)
         keep = max(len(continuations[row]) for row in rows) + 1
         context: AbstractContextManager[Any] = around(rows, batch.offsets) if around is not None else nullcontext()

@@ -14,7 +14,7 @@ from torch import Tensor
 from augury.contract import Contract
 from augury.lm import LanguageModel, Sampling
 from augury.lm.adapters import adapters_on
-from augury.lm.batch import columns_of, length_groups
+from augury.lm.batch import columns_of
 from augury.lm.generate import decode
 from augury.lm.logprobs import continuation_logprobs
 from augury.lm.shared import SharedBatch, forward_shared, share_prefix
@@ -61,10 +61,8 @@ class Runner:
         return replace(self, adapters=())
 
     def groups(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Batches of similar length (of equal length where padding would leak into the model's state)."""
-        lengths = [len(row) for row in rows]
-        uneven = self.batch_size > 1 and len(set(lengths)) > 1
-        return length_groups(lengths, self.batch_size, equal=uneven and not self.lm.pads_cleanly)
+        """The rows in batches that this model may run together."""
+        return self.lm.groups([len(row) for row in rows], self.batch_size)
 
     def injection(self, rows: Sequence[Row], offsets: Sequence[int]) -> AbstractContextManager[None]:
         """Fill the slots of these rows, in a batch padded by `offsets`, during the forward pass inside."""

@@ -98,3 +98,12 @@ def test_batched_logprobs_equal_single_ones(lm: LanguageModel, pairs: list[tuple
         scores = plain_logits(lm, prompt + answer).log_softmax(-1)
         expected = torch.stack([scores[len(prompt) + i - 1, token] for i, token in enumerate(answer)])
         assert close(logprobs, expected)
+
+
+def test_batches_mix_lengths_only_where_padding_stays_out() -> None:
+    lengths = [5, 3, 5, 3]
+    assert build("llama").groups(lengths, 4) == [[0, 2, 1, 3]]
+    leaky = build("leaky")
+    assert leaky.groups([5, 5], 4) == [[0, 1]] and leaky.groups(lengths, 1) == [[0], [2], [1], [3]]
+    assert "pads_cleanly" not in vars(leaky), "it was tried where nothing is padded"
+    assert leaky.groups(lengths, 4) == [[0, 2], [1, 3]]
