@@ -10,11 +10,12 @@ INSTALL := $(PIP) install --quiet -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-slow lint types docs system-deps release clean
+.PHONY: help venv demo test test-slow test-floor lint types docs system-deps release clean
 
 help:
 	@echo "make demo         set up and ask the bundled model's activations three questions"
 	@echo "make test         set up and run the fast tests;  make test-slow: the others"
+	@echo "make test-floor   the fast tests with the oldest transformers that is promised"
 	@echo "make lint types   ruff, pyright;  make docs: the documentation;  make release: sdist and wheel"
 	@echo "make clean        remove what was built (the environment stays: rm -r $(VENV) removes it)"
 
@@ -55,6 +56,15 @@ test: venv
 test-slow: venv
 	$(PYTEST) -m slow
 
+# The oldest transformers that is promised, in an environment of its own.
+FLOOR := transformers==5.0.0
+test-floor:
+	@test -x $(VENV)-floor/bin/python || $(PYTHON) -m venv $(VENV)-floor
+	@grep -vE '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(VENV)-floor/constraints.txt
+	@$(VENV)-floor/bin/python -m pip --disable-pip-version-check install --quiet -c $(VENV)-floor/constraints.txt '$(TORCH)' '$(FLOOR)'
+	@$(VENV)-floor/bin/python -m pip --disable-pip-version-check install --quiet -c $(VENV)-floor/constraints.txt '$(FLOOR)' -e '.[all,dev]'
+	$(subst $(BIN),$(VENV)-floor/bin,$(PYTEST)) -m "not slow"
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,6 +100,7 @@ release: venv
 	@build/smoke/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '$(TORCH)'
 	@wheel=$$(echo dist/*.whl); build/smoke/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt "$$wheel[plot]"
 	@cd build/smoke && bin/augury --help >/dev/null && bin/augury --version && bin/python -I -c 'import augury; print(augury.__file__)'
+	@cd build/smoke && bin/python -I -c 'from augury.data import bank; from augury.oracle.hub import find_oracle; print(len(bank.topics()), "topics,", find_oracle("smollm2"))'
 	@rm -rf build/smoke
 
 clean:
