@@ -121,7 +121,7 @@ def _whole(lm: LanguageModel, contract: Contract, choices: tuple[str, ...]) -> S
 
 def end_of_answer(lm: LanguageModel, contract: Contract) -> tuple[int, ...]:
     """What ends an answer in the chat template, up to the first token at which generation stops."""
-    tail = label_answer(lm, contract, Prompt((), (), 0), "Is it so?", (), "").token_ids
+    tail = label_answer(lm, contract, Prompt((), ()), "Is it so?", (), "").token_ids
     stops = [i for i, token in enumerate(tail) if token in lm.end_ids]
     return tail[: stops[0] + 1] if stops else tail
 

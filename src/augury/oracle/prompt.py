@@ -20,12 +20,10 @@ class Prompt:
     Attributes:
         token_ids: One user turn and the assistant's header.
         slots: The positions of the slots, in the order of the vectors (layer-major).
-        prefix: How many tokens depend on nothing but layers and slot count (up to the last slot).
     """
 
     token_ids: tuple[int, ...]
     slots: tuple[int, ...]
-    prefix: int
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,12 @@ def build_prompt(
             f"'{question[:40]}' merges with the prefix in this tokenizer",
             "start the question with a letter",
         )
-    return Prompt(ids, slots, last)
+    return Prompt(ids, slots)
 
 
 def plain_prompt(lm: LanguageModel, contract: Contract, content: str) -> Prompt:
     """A prompt without slots, rendered as the oracle's are: for readers that see text in place of activations."""
-    return Prompt(_render(lm, contract, content).token_ids, (), 0)
+    return Prompt(_render(lm, contract, content).token_ids, ())
 
 
 def check_question(question: str) -> str:

@@ -163,10 +163,7 @@ def _references(
 
 def _rows(items: Sequence[Item], vectors: bool = True) -> list[Row]:
     return [
-        Row(
-            Prompt(i.labelled.token_ids[: i.labelled.answer_start], i.labelled.slots, i.labelled.slots[-1] + 1),
-            i.vectors if vectors else None,
-        )
+        Row(Prompt(i.labelled.token_ids[: i.labelled.answer_start], i.labelled.slots), i.vectors if vectors else None)
         for i in items
     ]
 

@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 
 from augury.data.example import Example
 from augury.data.rollouts import Rollout
+from augury.oracle.doctor_lens import LENS_WORDINGS
 
-WORDINGS = {
-    "past_lens": "Can you predict the previous {k} tokens that came before this?",
-    "future_lens": "Can you predict the next {k} tokens that come after this?",
-}
+WORDINGS = {f"{direction}_lens": wording for direction, wording in LENS_WORDINGS.items()}  # the doctor asks by them
 
 
 def lens_example(
