@@ -24,10 +24,11 @@ ORDER = [
     "lm",
     "contract",
     "stats",
+    "files",
     "errors",
 ]
 TOP_LEVEL = ("__init__", "__main__", "_version")
-TORCHLESS = ("contract", "stats", "errors")
+TORCHLESS = ("contract", "stats", "files", "errors")
 ONLY_IN_LM = ("transformers", "peft")
 
 

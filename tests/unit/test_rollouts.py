@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from augury.data.files import replacing, write_text
 from augury.data.prompts import make_prompts
 from augury.data.rollouts import generate_rollouts, read_rollouts
 from augury.errors import ModelError, StorageError
+from augury.files import replacing, write_text
 from augury.lm import Sampling
 from tests.tiny import TEMPLATE, tiny_lm
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from torch import Tensor
 
 from augury.activations.types import Activations, Provenance
 from augury.contract import ModelIdentity
-from augury.errors import FormatError, InputError, NotFoundError, StorageError
+from augury.errors import FormatError, InputError, NotFoundError
+from augury.files import replacing
 from augury.lm import Message, Span, Transcript
 
 FORMAT = "augury-activations"
@@ -37,18 +36,8 @@ def save(activations: Activations | Sequence[Activations], path: str | Path) -> 
     path = Path(path).expanduser()
     tensors = _tensors(items)
     metadata = {"augury": _header(items, isinstance(activations, Activations))}
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         save_file(tensors, partial, metadata=metadata)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"{path} could not be written.", str(error), "free some space, or choose another place"
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     return path
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from augury.data.files import storing
 from augury.data.prompts import Prompt
 from augury.errors import ModelError
+from augury.files import storing
 from augury.lm import LanguageModel, Sampling, Span, Transcript, generate_batch
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +17,8 @@ import yaml
 from torch import Tensor
 
 from augury.activations import capture_vectors
+from augury.errors import StorageError
+from augury.files import replacing
 from augury.lm import LanguageModel, transcript_of
 from augury.lm.bundled import cache_root
 
@@ -125,20 +125,11 @@ def _read(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _write(path: Path, vectors: Tensor) -> None:
-    """Write beside its place, then move it in. A cache that cannot be written costs time, not the answer."""
+    """A cache that cannot be written costs time, not the answer."""
     from safetensors.torch import save_file
 
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-        os.close(handle)
-        save_file({"vectors": vectors.contiguous()}, temporary)
-        os.replace(temporary, path)
-    except Exception as error:  # safetensors raises its own error for a full disk
-        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
-            raise
-        log.warning("the donor bank could not be kept in %s: %s", path.parent, error)
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(path) as partial:
+            save_file({"vectors": vectors.contiguous()}, partial)
+    except StorageError as error:
+        log.warning("the donor bank could not be kept in %s: %s", path.parent, error.why)

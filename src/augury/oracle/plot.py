@@ -7,13 +7,13 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from augury.contract import PromptFormat
-from augury.errors import AuguryError, InputError, StorageError
+from augury.errors import AuguryError, InputError
+from augury.files import replacing
 
 if TYPE_CHECKING:
     from augury.oracle.answers import Scan
@@ -266,16 +266,7 @@ def _fonts() -> list[str]:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    """Write beside its place first, so that a full disk leaves no half picture."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # it is drawn as a box, which says as much
-            figure.savefig(unfinished, format="png")
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise StorageError(f"{path} cannot be written.", str(error), "free space or choose another folder") from error
+    with replacing(path) as unfinished, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # it is drawn as a box, which says as much
+        figure.savefig(unfinished, format="png")
     return path

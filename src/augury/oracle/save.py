@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from augury.contract import Contract, write_contract
-from augury.errors import AuguryError, FormatError, InputError, StorageError
+from augury.errors import FormatError, InputError
+from augury.files import storing
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_parameters, save_adapter
 from augury.oracle.card import model_card
@@ -58,19 +59,14 @@ def save_oracle(
     _check_place(folder)
     chosen = _dtype_in_memory(lm, adapter) if dtype is None else dtype
     _check_range(lm, adapter, chosen)
-    partial = _partial_folder(folder)
-    try:
-        partial.chmod(0o755)  # a temporary folder is its owner's alone
-        write_oracle(lm, adapter, config, contract, partial, chosen)
-        _put(partial, folder)
-    except AuguryError:
-        raise
-    except Exception as error:  # safetensors raises its own error for a full disk
-        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise _not_written(folder, error) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with storing(folder):
+        partial = _partial_folder(folder)
+        try:
+            partial.chmod(0o755)  # a temporary folder is its owner's alone
+            write_oracle(lm, adapter, config, contract, partial, chosen)
+            _put(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -91,12 +87,9 @@ def write_oracle(
 
 def _partial_folder(folder: Path) -> Path:
     """Inside a folder that is there, which may be a mount of its own; else beside its place."""
-    try:
-        parent = folder if folder.is_dir() else folder.parent
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}.partial-"))
-    except OSError as error:
-        raise _not_written(folder, error) from error
+    parent = folder if folder.is_dir() else folder.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}.partial-"))
 
 
 def _dtype_in_memory(lm: LanguageModel, adapter: str) -> torch.dtype:
@@ -130,7 +123,3 @@ def _put(partial: Path, folder: Path) -> None:
             os.replace(partial / name, folder / name)
         else:  # a sidecar of the older oracle that cannot say what this contract does
             (folder / name).unlink(missing_ok=True)
-
-
-def _not_written(folder: Path, error: Exception) -> StorageError:
-    return StorageError(f"{folder} cannot be written.", str(error), "free space, or choose another folder")

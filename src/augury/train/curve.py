@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from augury.data.files import write_text
+from augury.files import write_text
 from augury.lm.chat import needs_tokenizer
 from augury.train.lens_report import lens_examples, lens_report
 from augury.train.loop import ADAPTER

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from augury.data.files import storing, write_text
 from augury.errors import FormatError
+from augury.files import storing, write_text
 
 
 @dataclass(frozen=True)

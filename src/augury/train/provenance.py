@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augury.activations.versions import versions
 from augury.contract import Contract, ModelIdentity, TrainedOn
-from augury.data.files import write_text
 from augury.errors import FormatError, InputError
+from augury.files import write_text
 from augury.lm import LanguageModel
 from augury.train.metrics import StepReport
 from augury.train.recipe import Recipe

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from augury.activations import capture_vectors
 from augury.activations.versions import versions
-from augury.data.files import replacing
 from augury.data.rollouts import Rollout
 from augury.errors import FormatError, InputError
+from augury.files import replacing
 from augury.lm import LanguageModel
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import TypeAdapter
 from augury._version import __version__
 from augury.contract import Contract
 from augury.data.sources.questions import Place
+from augury.files import write_text
 from augury.lm.adapters import adapter_parameters
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.reading import default_layers
@@ -197,10 +197,7 @@ class _Parts:
         if name not in self.parts:
             self.parts[name] = [asdict(result) for result in measure()]
             if self.path is not None:
-                text = json.dumps({"fingerprint": self.fingerprint, "parts": self.parts})
-                partial = self.path.with_suffix(".partial")
-                partial.write_text(text, encoding="utf-8")
-                os.replace(partial, self.path)
+                write_text(self.path, json.dumps({"fingerprint": self.fingerprint, "parts": self.parts}))
         return [TypeAdapter(kind).validate_python(row) for row in self.parts[name]]
 
 
@@ -266,5 +263,5 @@ def finish_run(
 def write_report(report: Report, contract: Contract, run: Path) -> None:
     """`report.json`, with what was measured and by which versions, and `report.md`, in the run's folder."""
     made = contract.model_dump(mode="json", include=set(_MADE))
-    (run / "report.json").write_text(json.dumps({**made, **report.to_dict()}, indent=1) + "\n", encoding="utf-8")
-    (run / "report.md").write_text(markdown(report), encoding="utf-8")
+    write_text(run / "report.json", json.dumps({**made, **report.to_dict()}, indent=1) + "\n")
+    write_text(run / "report.md", markdown(report))

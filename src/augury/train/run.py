@@ -13,10 +13,10 @@ from filelock import FileLock, Timeout
 
 from augury.activations import resolve_layers
 from augury.contract import Contract, Positions
-from augury.data.files import storing, write_text
 from augury.data.prompts import make_prompts
 from augury.data.rollouts import Rollout, generate_rollouts, read_rollouts
 from augury.errors import AuguryError, InputError, NotFoundError
+from augury.files import storing, write_text
 from augury.lm import LanguageModel, Sampling, load_model
 from augury.lm.pretrained import parse_dtype
 from augury.train.loop import train_adapter
