@@ -259,3 +259,20 @@ def test_an_ending_is_refused_where_it_would_do_nothing(lm):
     for source in ("The text", [5, 6, 7], closed.transcript, ["The text", "tea"]):
         with pytest.raises(InputError):
             capture(lm, source, 2, "last 1", end="open")
+
+
+def four() -> Activations:
+    return Activations.from_tensor(torch.arange(8.0).reshape(4, 2) + 1, 0)
+
+
+@pytest.mark.parametrize("mask", [[False, True, False, True], torch.tensor([False, True, False, True])])
+def test_a_mask_selects_where_it_is_true(mask):
+    assert four()[mask].positions == (1, 3)
+    assert torch.equal(four()[mask].vectors, four().vectors[:, [1, 3]])
+    assert four()[torch.tensor([2, 0])].positions == (2, 0)
+
+
+@pytest.mark.parametrize("index", [True, [True, False], [1, True, 0, 2], 1.5, [0.0], torch.tensor([1.0]), "1", None])
+def test_what_names_no_places_is_refused(index):
+    with pytest.raises(InputError):
+        four()[index]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,18 +111,16 @@ class Activations:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> Activations:
-        """The same layers at some of the positions, by their place in this selection."""
-        places = range(len(self))
-        try:
-            if isinstance(index, slice):
-                wanted = list(places[index])
-            else:
-                wanted = [places[i] for i in ([index] if isinstance(index, int) else index)]
-        except IndexError as error:
-            raise InputError(
-                f"There is no activation {index}.", f"{len(self)} positions were captured", "choose among these"
-            ) from error
+    def __getitem__(self, index: int | slice | Sequence[int] | Sequence[bool] | Tensor) -> Activations:
+        """The same layers at some of the positions, by their place in this selection.
+
+        Args:
+            index: A place, a slice, places in the order wanted, or a mask with one truth value a position.
+
+        Raises:
+            InputError: Places that do not exist, a mask of another length, what is no place, or nothing selected.
+        """
+        wanted = _places(index, len(self))
         if not wanted:
             raise InputError(
                 "This slice is empty.", f"{index} of {len(self)} positions", "choose at least one position"
@@ -180,3 +179,38 @@ class Activations:
         return (
             f"Activations({name}, layers {list(self.layers)}, {len(self)} positions ({shown}), d_model {self.d_model})"
         )
+
+
+def _places(index: Any, count: int) -> list[int]:
+    """The places among `count` that an index names; a mask names those where it is true, as in numpy."""
+    places = range(count)
+    try:
+        if isinstance(index, slice):
+            return list(places[index])
+        plain = index.tolist() if isinstance(index, (Tensor, np.ndarray, np.generic)) else index
+        if isinstance(plain, int) and not isinstance(plain, bool):
+            return [places[plain]]
+        items = [item.item() if isinstance(item, (Tensor, np.generic)) else item for item in plain]
+        if any(isinstance(item, bool) for item in items):
+            return _masked(items, count)
+        return [places[item] for item in items]
+    except IndexError as error:
+        raise InputError(
+            f"There is no activation {index}.", f"{count} positions were captured", "choose among these"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{index!r:.80} selects no activations.",
+            "places are whole numbers",
+            "pass a place, a slice, a list of places, or a mask with one truth value a position",
+        ) from error
+
+
+def _masked(mask: list[Any], count: int) -> list[int]:
+    if len(mask) != count or not all(isinstance(item, bool) for item in mask):
+        raise InputError(
+            "This mask cannot be used.",
+            f"it has {len(mask)} entries for {count} positions, or not all of them are true or false",
+            "pass one truth value a position",
+        )
+    return [place for place, chosen in enumerate(mask) if chosen]
