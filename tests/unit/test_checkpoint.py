@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +100,7 @@ ADAPTER, OPTIMIZER = "adapter_model.safetensors", "optimizer.safetensors"
 BREAKS = {
     "no adapter": lambda folder: (folder / ADAPTER).unlink(),
     "cut adapter": lambda folder: (folder / ADAPTER).write_bytes((folder / ADAPTER).read_bytes()[:30]),
+    "not finite": rewrite(ADAPTER, lambda tensors: tensors["base_model.model.w"].fill_(float("nan"))),
     "missing tensor": rewrite(ADAPTER, lambda tensors: tensors.clear()),
     "extra tensor": rewrite(ADAPTER, lambda tensors: tensors.update(v=torch.ones(1))),
     "misshaped tensor": rewrite(ADAPTER, lambda tensors: tensors.update({"base_model.model.w": torch.ones(3)})),
@@ -143,3 +146,18 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, error):
         made(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
     assert json.loads((tmp_path / "step-000001" / "state.json").read_text()) == {"step": 1, "moments": 3}
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    told = []
+
+    def fsync(handle):
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        told.append((path.name, sorted(p.name for p in tmp_path.iterdir())))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    made(tmp_path, 1)
+    *before, after = told
+    assert {name for name, _ in before} == {ADAPTER, OPTIMIZER, "state.json", ".partial-000001"}
+    assert all(there == [".partial-000001"] for _, there in before)
+    assert after == (tmp_path.name, ["step-000001"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +54,10 @@ def save_checkpoint(
         moments = _moments(parameters, optimizer)
         save_file(moments, partial / _OPTIMIZER)
         (partial / _STATE).write_text(json.dumps({"step": step, "moments": len(moments)}), encoding="utf-8")
+        _onto_disk(*(path for path in partial.rglob("*") if path.is_file()), partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
+        _onto_disk(folder)
     except (OSError, SafetensorError) as error:
         raise _not_written(folder, step, error) from error
     finally:
@@ -64,15 +67,27 @@ def save_checkpoint(
     return final
 
 
+def _onto_disk(*paths: Path) -> None:
+    """A power cut may keep a rename and lose what the renamed files held, unless that is on the disk before it."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def load_checkpoint(folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
     """Put the state of a checkpoint back; returns the step to go on with.
 
     Raises:
-        FormatError: It is broken, or its tensors are not those of this adapter; nothing was changed.
+        FormatError: It is broken, its tensors are not those of this adapter, or not finite; nothing was changed.
     """
     step, count = _state(folder)
     adapter, moments = _tensors(folder, _ADAPTER), _tensors(folder, _OPTIMIZER)
     _check(folder, _ADAPTER, adapter, {_PEFT + name: parameter.shape for name, parameter in parameters.items()})
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in adapter.values()):
+        raise _broken(folder, f"{_ADAPTER} holds values that are not finite: the training came apart before it")
     if len(moments) != count:
         raise _broken(folder, f"{_OPTIMIZER} holds {len(moments)} tensors and {count} were written")
     moved = {name: parameter for name, parameter in parameters.items() if f"{name}/step" in moments}
