@@ -40,8 +40,18 @@ def test_short_k_take_all_rollouts_alike():
         {"weights": {"open": 1.0}, "yes_no": {"mood": 1.0}},
         {"weights": {"open": 1.0}, "open": {"near_topic": 1.0}},
         {"weights": {"open": 1.0}, "windows": 3},
+        {"weights": {"open": float("nan")}},
+        {"weights": {"open": float("inf")}},
+        {"weights": {"open": 1.0}, "max_window": 0},
+        {"weights": {"open": 1.0}, "lens_window": 0},
+        {"weights": {"open": 1.0}, "single": 1.5},
     ],
 )
 def test_a_mix_of_what_is_not_known_is_refused(wrong):
     with pytest.raises(ValidationError):
         Mix.model_validate(wrong)
+
+
+def test_with_a_window_of_one_every_question_reads_one_activation():
+    mix = Mix(weights={"open": 1.0}, open={"speaker": 1.0}, max_window=1, single=0.0)
+    assert {len(stream([20]).unit(i, mix)[0].positions) for i in range(50)} == {1}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from augury.data import bank
@@ -14,15 +16,16 @@ from augury.data.example import Example
 from augury.data.mix import Stream
 from augury.data.prompts import make_prompts
 from augury.data.sources.questions import YES_NO_KINDS
-from augury.errors import FormatError, InputError
+from augury.errors import FormatError, InputError, ModelError
 from augury.lm.adapters import adapters_on
 from augury.oracle.choices import YES_NO, prefixed
 from augury.oracle.inject import inject
 from augury.train.batching import batches, collate, pools, prepare
 from augury.train.checkpoint import latest
 from augury.train.loop import ADAPTER, _trainable, _training, learning_rate
+from augury.train.metrics import read_metrics
 from augury.train.reads import Reads, capture_reads
-from augury.train.recipe import OptimizerSettings, read_recipe
+from augury.train.recipe import OptimizerSettings, Recipe, read_recipe
 from augury.train.step import example_losses, token_losses
 from tests.tiny import tiny_contract, tiny_lm
 from tests.training import recipe, rollouts, train
@@ -191,6 +194,53 @@ def test_a_killed_run_repeats_only_what_no_checkpoint_holds(lm, data, tmp_path):
     assert [row.loss for row in whole] == [row.loss for row in resumed]
 
 
+def nth(call, number, change):
+    """`call` with the result of its call of this number, from 1, changed."""
+    calls = itertools.count(1)
+    return lambda *args, **kwargs: (lambda n, found: change(found) if n == number else found)(
+        next(calls), call(*args, **kwargs)
+    )
+
+
+BROKEN = {
+    "losses": ("augury.train.loop.example_losses", example_losses, lambda losses: losses * float("nan")),
+    "gradient": ("torch.nn.utils.clip_grad_norm_", torch.nn.utils.clip_grad_norm_, lambda norm: norm * float("inf")),
+}
+
+
+@pytest.mark.parametrize("broken", list(BROKEN))
+def test_training_that_comes_apart_stops_before_the_step_and_keeps_the_last_checkpoint(
+    lm, data, tmp_path, monkeypatch, broken
+):
+    path, call, change = BROKEN[broken]
+    with monkeypatch.context() as patch:
+        patch.setattr(path, nth(call, 4, change))
+        with pytest.raises(ModelError, match=r"(?s)step 4.*step-000002 is whole.*lower optimizer.learning_rate"):
+            train(lm, data, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+    assert [report.step for report in read_metrics(tmp_path)] == [1, 2, 3]
+    steps, adapter = train(lm, data, tmp_path)
+    assert len(steps) == 6 and all(torch.isfinite(value).all() for value in adapter.values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(lm, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "augury.train.loop._apply",
+        lambda optimizer, _: torch.nn.init.constant_(optimizer.param_groups[0]["params"][0], float("inf")),
+    )
+    with pytest.raises(ModelError, match=r"(?s)step 1 .*weights are not finite.*no checkpoint"):
+        train(lm, data, tmp_path, checkpoint_every=1)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_without_clipping_the_gradient_is_taken_as_it_is(lm, data, tmp_path):
+    (plain, *_), _ = train(lm, data, tmp_path / "plain", stop_after=1, clip=None)
+    (wide, *_), _ = train(lm, data, tmp_path / "wide", stop_after=1, clip=1e9)
+    assert plain.loss == wide.loss
+    a, b = (load_file(latest(tmp_path / name / "checkpoints") / "optimizer.safetensors") for name in ("plain", "wide"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_training_lowers_the_loss_and_leaves_the_base_alone(lm, data, tmp_path):
     before = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
     metrics, _ = train(lm, data, tmp_path / "run", examples=160, learning_rate=2e-2)
@@ -275,3 +325,49 @@ def test_a_recipe_with_a_wrong_field_is_refused(tmp_path):
     path.write_text("name: x\nmodel: y\nlayers: [[1]]\noptimizer: {examples: 5, learning_rat: 1}\nstages: []\n")
     with pytest.raises(FormatError, match="learning_rat"):
         read_recipe(path)
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe().model_dump(mode="json")))
+    return path
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "optimizer.clip=0",
+        "optimizer.clip=-1",
+        "optimizer.learning_rate=.inf",
+        "optimizer.weight_decay=-0.1",
+        "optimizer.betas=[0.9, 1]",
+        "lora.alpha=0",
+        "lora.target_modules=[]",
+        "rollouts.temperature=-1",
+        "rollouts.temperature=.nan",
+        "rollouts.top_p=0",
+        "rollouts.top_p=1.5",
+        "layers=[]",
+        "layers=[[]]",
+    ],
+)
+def test_values_that_would_train_nothing_or_break_later_are_refused(recipe_file, setting):
+    name = setting.partition("=")[0]
+    with pytest.raises(FormatError, match=name.replace(".", r"\.")):
+        read_recipe(recipe_file, [setting])
+
+
+def test_clipping_is_switched_off_by_null(recipe_file):
+    found = read_recipe(recipe_file, ["optimizer.clip=null"])
+    assert found.optimizer.clip is None
+    assert Recipe.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_recipe_that_is_no_text_and_a_setting_that_is_no_yaml_are_told_apart(recipe_file):
+    for setting in ("optimizer.examples=[", "name=2026-13-45"):
+        with pytest.raises(FormatError, match=rf"^The value of '{re.escape(setting)}' is no YAML"):
+            read_recipe(recipe_file, [setting])
+    recipe_file.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(FormatError, match=r"(?s)recipe.yaml is no text.*UTF-8"):
+        read_recipe(recipe_file)

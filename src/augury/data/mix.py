@@ -24,23 +24,23 @@ class Mix(BaseModel):
         weights: Share of each task among the examples.
         yes_no: Weight of each kind of yes/no question.
         open: Weight of each kind of open question.
-        max_window: The longest window that questions read.
+        max_window: The longest window that questions read; with 1 all of them read one activation.
         lens_window: The longest window that lens examples read; from 1 on each length is as likely.
         single: Share of questions that read one activation only.
         at_request_end: Share of questions about the request that read its end (see `pick_read`).
         long_k: Share of lens examples with k drawn from 1 to 50 instead of 1 to 8.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     weights: dict[str, float]
     yes_no: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
     open: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
-    max_window: int = 10
-    lens_window: int = 8
-    single: float = 0.35
-    at_request_end: float = 0.7
-    long_k: float = 0.15
+    max_window: int = Field(default=10, ge=1)
+    lens_window: int = Field(default=8, ge=1)
+    single: float = Field(default=0.35, ge=0, le=1)
+    at_request_end: float = Field(default=0.7, ge=0, le=1)
+    long_k: float = Field(default=0.15, ge=0, le=1)
 
     @field_validator("weights", "yes_no", "open")
     @classmethod
@@ -83,7 +83,7 @@ class Stream:
         if task in ("past_lens", "future_lens"):
             return self._lens(task, mix, rng)
         kind = _draw(mix.yes_no if task == "yes_no" else mix.open, rng)
-        window = 1 if rng.random() < mix.single else rng.randint(2, mix.max_window)
+        window = 1 if rng.random() < mix.single or mix.max_window == 1 else rng.randint(2, mix.max_window)
         place: Place = "request_end" if rng.random() < mix.at_request_end else "anywhere"
         read = pick_read(rng.choice(self.rollouts_with(kind)), kind, window, place, rng)
         if read is None:

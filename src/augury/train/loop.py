@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from torch import nn
 from augury.contract import Contract
 from augury.data.mix import Stream
 from augury.data.rollouts import Rollout
+from augury.errors import ModelError
 from augury.lm import LanguageModel, adapters
 from augury.lm.adapters import adapter_dropouts, adapter_parameters, adapters_on, add_adapter, remove_adapter
 from augury.lm.recompute import recomputing
@@ -57,6 +59,9 @@ def train_adapter(
 
     Returns:
         The number of steps done.
+
+    Raises:
+        ModelError: A loss or a gradient is not finite; neither the adapter nor a checkpoint has taken it in.
     """
     settings = recipe.optimizer
     steps = -(-settings.examples // settings.batch_size)
@@ -74,8 +79,10 @@ def train_adapter(
             items = [prepare(lm, contract, layers[i % len(layers)], reads, e) for i, e in enumerate(examples)]
             torch.manual_seed(settings.seed + step)  # dropout, the same after a resume
             rate = learning_rate(settings, step, steps)
-            loss, losses, tokens = _step(lm, contract, settings, items, optimizer, parameters, rate)
-            seconds = time.perf_counter() - started
+            losses, tokens = _backward(lm, contract, settings, items)
+            _check_finite(run, step + 1, losses, _clip(parameters, settings))
+            _apply(optimizer, rate)
+            loss, seconds = sum(losses) / len(losses), time.perf_counter() - started
             report = StepReport(step + 1, steps, len(items), tokens, seconds, rate, loss, _by_task(items, losses))
             metrics.write(report)
             saved = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
@@ -114,20 +121,18 @@ def _saver(
     def write(folder: Path) -> None:
         write_oracle(lm, ADAPTER, config, counted(contract, read_metrics(run)), folder, torch.float32)
 
-    return lambda step: save_checkpoint(run / CHECKPOINTS, step, write, parameters, optimizer)
+    def save(step: int) -> Path:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters.values()):
+            raise _diverged(run, step, "the adapter's weights are not finite after it")
+        return save_checkpoint(run / CHECKPOINTS, step, write, parameters, optimizer)
+
+    return save
 
 
-def _step(
-    lm: LanguageModel,
-    contract: Contract,
-    settings: OptimizerSettings,
-    items: Sequence[Item],
-    optimizer: torch.optim.Optimizer,
-    parameters: dict[str, nn.Parameter],
-    rate: float,
-) -> tuple[float, list[float], int]:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def _backward(
+    lm: LanguageModel, contract: Contract, settings: OptimizerSettings, items: Sequence[Item]
+) -> tuple[list[float], int]:
+    """Put the gradients of the mean loss onto the adapter; returns each item's loss and the tokens that were run."""
     share = settings.share_prefix and not settings.gradient_checkpointing
     found, tokens = [0.0] * len(items), 0
     for places, batch in batches(lm, items, share):
@@ -137,10 +142,39 @@ def _step(
         for place, loss in zip(places, losses.detach().tolist(), strict=True):
             found[place] = loss
         tokens += batch.rows.tokens
-    nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
+    return found, tokens
+
+
+def _clip(parameters: dict[str, nn.Parameter], settings: OptimizerSettings) -> float:
+    """Shorten the gradient where it is longer than the recipe allows; returns the length that it had."""
+    return float(nn.utils.clip_grad_norm_(parameters.values(), settings.clip or math.inf))
+
+
+def _apply(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return sum(found) / len(found), found, tokens
+
+
+def _check_finite(run: Path, step: int, losses: Sequence[float], gradient: float) -> None:
+    """Stop before the step: what is not finite would make the whole adapter so, and soon every checkpoint kept."""
+    wrong = [loss for loss in losses if not math.isfinite(loss)]
+    if wrong:
+        raise _diverged(run, step, f"the loss of {len(wrong)} of {len(losses)} examples is {wrong[0]}")
+    if not math.isfinite(gradient):
+        raise _diverged(run, step, f"the losses are finite and their gradient's norm is {gradient}")
+
+
+def _diverged(run: Path, step: int, why: str) -> ModelError:
+    found = latest(run / CHECKPOINTS)
+    kept = f"{found} is whole" if found else "no checkpoint was written yet"
+    return ModelError(
+        f"Training came apart at step {step} and was stopped.",
+        f"{why}; {kept}",
+        "train in a new folder with a lower optimizer.learning_rate or a longer warmup; what stands in data.json, "
+        "rollouts-*.jsonl and reads/ is not made again where they are copied into it",
+    )
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
