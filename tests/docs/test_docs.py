@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import augury
+from augury.lm.bundled import REVISION
 from tests.conftest import ROOT, require
 from tests.docs.blocks import PYTHON, SHELL, Block, anchors_of, blocks_of, commands_of, links_of, table_after
 
@@ -143,7 +144,8 @@ def check_pip(words: Sequence[str]) -> None:
             unknown = set(match[1].split(",")) - set(project["optional-dependencies"])
             assert not unknown, f"no such extras: {unknown}"
         else:
-            assert word.startswith("-") or word in (".", "augury") or re.fullmatch(r"torch(==[\d.]+)?", word), word
+            known = (".", "augury", REVISION)
+            assert word.startswith("-") or word in known or re.fullmatch(r"torch(==[\d.]+)?", word), word
 
 
 AUGURY_LINES = [
