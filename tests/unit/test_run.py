@@ -11,14 +11,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from augury.errors import AuguryError, FormatError, InputError, NotFoundError, StorageError
+from augury.errors import AuguryError, ContractError, FormatError, InputError, NotFoundError, StorageError
 from augury.train import metrics as metrics_room
 from augury.train import run as run_room
+from augury.train.checks import check_recipe
 from augury.train.costs import estimate
 from augury.train.curve import curve_every
 from augury.train.metrics import Metrics, StepReport, read_metrics
 from augury.train.provenance import claim_data, counted, described, seal_data
-from augury.train.run import one_run, start_run
+from augury.train.recipe import Recipe
+from augury.train.run import Progress, contract_of, one_run, prepare_run, start_run
 from tests.tiny import tiny_contract, tiny_lm
 from tests.training import recipe
 
@@ -80,6 +82,39 @@ def test_rollouts_are_sampled_in_the_recipes_dtype_whatever_the_model_was_loaded
     assert run_room._sampler(recipe(), SimpleNamespace(dtype=torch.bfloat16)) == ("test", "float32")
     loaded = SimpleNamespace(dtype=torch.float32)
     assert run_room._sampler(recipe(), loaded) is loaded
+
+
+MISFITS = {
+    "layer": ({"layers": [[99]]}, InputError, "99 is no layer"),
+    "percent": ({"layers": [["200%"]]}, InputError, "'200%' is no layer"),
+    "twice": ({"layers": [[1, 1]]}, InputError, "named twice"),
+    "block": ({"injection": {"block": 99}}, InputError, "injects at block 99"),
+    "slot": ({"prompt": {"slot_token": " hemlock philosopher"}}, ContractError, "slot token"),
+    "merged": ({"prompt": {"slot_token": "s"}}, ContractError, "does not hold its slots"),
+    "module": ({"lora": {"target_modules": ["q_proj", "nope"]}}, InputError, "(?s)no module nope.*q_proj"),
+    "expression": ({"lora": {"target_modules": "nope"}}, InputError, "(?s)cannot be put on.*q_proj"),
+}
+
+
+@pytest.mark.parametrize("misfit", list(MISFITS))
+def test_what_does_not_fit_the_model_is_told_before_anything_is_sampled(tmp_path, monkeypatch, misfit):
+    change, error, words = MISFITS[misfit]
+    lm = tiny_lm()
+    plain = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
+    monkeypatch.setattr(run_room, "load_model", lambda name: lm)
+    monkeypatch.setattr(run_room, "claim_data", lambda *_: pytest.fail("it was begun"))
+    wrong = Recipe.model_validate({**recipe().model_dump(mode="json"), **change})
+    with pytest.raises(error, match=words):
+        prepare_run(wrong, tmp_path, Progress())
+    after = dict(lm.model.named_parameters())
+    assert after.keys() == plain.keys() and all(torch.equal(after[name], plain[name]) for name in plain)
+
+
+def test_the_check_leaves_the_model_as_it_was():
+    lm, found = tiny_lm(), recipe()
+    before = [name for name, _ in lm.model.named_modules()]
+    check_recipe(lm, found, contract_of(found, lm))
+    assert [name for name, _ in lm.model.named_modules()] == before
 
 
 def test_the_runs_data_names_its_model_and_refuses_another(tmp_path):

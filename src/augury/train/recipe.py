@@ -94,6 +94,11 @@ class Recipe(_Frozen):
             raise ValueError(f"`until` must rise and end at 1, not {ends}")
         return stages
 
+    @property
+    def longest_window(self) -> int:
+        """The most activations of one layer that an example reads."""
+        return max(max(stage.mix.max_window, stage.mix.lens_window) for stage in self.stages)
+
     def mix_at(self, share: float) -> Mix:
         """The mix in force when `share` of the examples has been seen."""
         return next((stage for stage in self.stages if share < stage.until), self.stages[-1]).mix

@@ -19,6 +19,7 @@ from augury.errors import AuguryError, InputError, NotFoundError
 from augury.files import storing, write_text
 from augury.lm import LanguageModel, Sampling, load_model
 from augury.lm.pretrained import parse_dtype
+from augury.train.checks import check_recipe
 from augury.train.loop import train_adapter
 from augury.train.metrics import StepReport, read_metrics
 from augury.train.provenance import claim_data, counted, described, fingerprint, seal_data
@@ -100,7 +101,14 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 
 
 def prepare_run(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
-    """Make or find the rollouts of both splits and capture their activations."""
+    """Make or find the rollouts of both splits and capture their activations.
+
+    Raises:
+        ContractError: The model's tokenizer or chat template does not take the recipe's prompt.
+        InputError: The recipe does not fit the model, or the folder's data comes from another.
+        FormatError: A file of the run is broken.
+        StorageError: The disk is full.
+    """
     with one_run(run):
         return _prepare(recipe, run, progress)
 
@@ -111,6 +119,8 @@ def _prepare(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
     counts = {"heldout": settings.heldout, "train": settings.train}
     paths = {split: run / f"rollouts-{split}.jsonl" for split in counts}
     lm = load_model(recipe.model)
+    contract = contract_of(recipe, lm)
+    check_recipe(lm, recipe, contract)
     data = claim_data(recipe, run, lm)
     sampler = None
     for split, count in counts.items():
@@ -124,7 +134,6 @@ def _prepare(recipe: Recipe, run: Path, progress: Progress) -> Prepared:
             )  # fmt: skip
     del sampler  # a second model's memory, where there was one
     seal_data(recipe, run, data)
-    contract = contract_of(recipe, lm)
     layers = sorted({layer for layers in contract.layers or () for layer in layers})
     rollouts = {split: list(read_rollouts(path))[: counts[split]] for split, path in paths.items()}
     reads = {
@@ -149,10 +158,14 @@ def _rows(path: Path) -> int:
 
 
 def contract_of(recipe: Recipe, lm: LanguageModel) -> Contract:
-    """The contract of the oracle that a recipe makes for a model."""
+    """The contract of the oracle that a recipe makes for a model.
+
+    Raises:
+        InputError: The model has no such layers, or no block to inject at.
+    """
     identity = lm.identity
-    longest = max(max(stage.mix.max_window, stage.mix.lens_window) for stage in recipe.stages)
     layers = tuple(resolve_layers(lm.n_layers, list(group)) for group in recipe.layers)
+    _check_block(recipe, lm)
     return Contract(
         base_model=identity.name,
         revision=identity.revision,
@@ -164,10 +177,20 @@ def contract_of(recipe: Recipe, lm: LanguageModel) -> Contract:
         layers=layers,
         injection=recipe.injection,
         prompt=recipe.prompt,
-        positions=Positions(pattern="contiguous", max_slots=longest * max(map(len, layers))),
+        positions=Positions(pattern="contiguous", max_slots=recipe.longest_window * max(map(len, layers))),
         generation={"max_new_tokens": 24},
         chat_template_kwargs={"date_string": DATE},
     )
+
+
+def _check_block(recipe: Recipe, lm: LanguageModel) -> None:
+    block = recipe.injection.block or 0
+    if block >= lm.n_layers:
+        raise InputError(
+            f"The recipe injects at block {block}, which {lm.name} does not have.",
+            f"its blocks run from 0 to {lm.n_layers - 1}",
+            "set injection.block to an early one; 1 is usual",
+        )
 
 
 def train_run(recipe: Recipe, run: Path, prepared: Prepared, progress: Progress) -> Contract:

@@ -1,0 +1,54 @@
+"""What a recipe asks of its model, tried before anything is sampled: what does not fit is told in seconds."""
+
+from __future__ import annotations
+
+from augury.contract import Contract
+from augury.errors import AuguryError, InputError
+from augury.lm import LanguageModel
+from augury.lm.adapters import adapter_parameters, add_adapter, remove_adapter
+from augury.oracle.prompt import build_labelled
+from augury.train.loop import lora_config
+from augury.train.recipe import Recipe
+
+TRIED = "tried"  # the adapter's name while it is
+QUESTION = "What is this about?"
+
+
+def check_recipe(lm: LanguageModel, recipe: Recipe, contract: Contract) -> None:
+    """Render the longest prompts and put the adapter on and off again, so that hours of rollouts do not come first.
+
+    Raises:
+        ContractError: The slot token is not one token, or the chat template does not hold the prompt.
+        InputError: `lora` does not fit the model, or names modules that it does not have.
+    """
+    for layers in contract.layers or ():
+        build_labelled(lm, contract, layers, recipe.longest_window, QUESTION, "Yes")
+    _check_names(lm, recipe)
+    try:
+        add_adapter(lm, lora_config(recipe), TRIED)
+    except AuguryError as error:
+        raise _unfit(lm, error.why) from error
+    try:
+        if not adapter_parameters(lm.model, TRIED):
+            raise _unfit(lm, "it would train nothing")
+    finally:
+        remove_adapter(lm, TRIED)
+
+
+def _check_names(lm: LanguageModel, recipe: Recipe) -> None:
+    """Of several names peft is content when one is found; an expression it tries itself."""
+    wanted = recipe.lora.target_modules
+    paths = [f".{path}" for path, _ in lm.model.named_modules()]
+    names = () if isinstance(wanted, str) else wanted
+    missing = [name for name in names if not any(path.endswith(f".{name}") for path in paths)]
+    if missing:
+        raise _unfit(lm, f"the model has no module {', '.join(missing)}")
+
+
+def _unfit(lm: LanguageModel, why: str) -> InputError:
+    names = {path.split(".")[-2] for path, value in lm.blocks[0].named_parameters() if value.ndim == 2 and "." in path}
+    return InputError(
+        f"The recipe's adapter cannot be put on {lm.name}.",
+        why,
+        f"set lora.target_modules to all-linear, or to some of {', '.join(sorted(names))}",
+    )
