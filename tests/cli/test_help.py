@@ -71,6 +71,12 @@ def test_misuse_with_json() -> None:
     assert error["why"] and error["instead"]
 
 
+def test_misuse_with_json_names_the_option() -> None:
+    for option, value in (("--samples", "-1"), ("--seed", "99999999999999999999"), ("--end", "never")):
+        error = json.loads(augury_command("ask", "tea", option, value, "--json").stdout)["error"]
+        assert option in error["what"], error
+
+
 def test_the_wait_policy_is_set_and_the_users_wins() -> None:
     code = (
         "import os; from augury.cli.common import prepare_environment as p; p(); print(os.environ['OMP_WAIT_POLICY'])"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import augury
 from augury.cli import fingerprint
 from augury.cli.fingerprint import folder_fingerprint
 from augury.cli.jsonl import run_file
+from augury.cli.targets import writing_alone
 from augury.lm.adapters import add_adapter, save_adapter
 from augury.oracle import Oracle
 from tests.cli.conftest import CONFIG, Invoke, Tiny, one_object, randomise, refused
@@ -71,7 +73,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("verb", ["ask", "score", "scan"])
 def test_contexts_times_questions(tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path, verb: str) -> None:
     out = tmp_path / "made" / "out.jsonl"
-    result = invoke(verb, "--jsonl", many, "-o", out, "-q", ABOUT, "-q", WHO, *tiny.options, "--donors", "2", "--json")
+    donors = [] if verb == "ask" else ["--donors", "2"]
+    result = invoke(verb, "--jsonl", many, "-o", out, "-q", ABOUT, "-q", WHO, *tiny.options, *donors, "--json")
     assert result.exit_code == 0, result.output
     assert one_object(result) == {"out": str(out), "rows": 10, "new": 10, "kept": 0, "bad": []}
     rows = rows_of(out)
@@ -269,6 +272,42 @@ def test_an_interruption_keeps_what_was_done(
     result = invoke(*arguments)
     assert result.exit_code == 130 and "goes on from there" in result.stderr and len(rows_of(out)) == 4
     assert invoke(*arguments).exit_code == 0 and len(rows_of(out)) == 10
+
+
+def test_a_full_disk_is_told_with_how_to_go_on(
+    tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first failure left in the buffer fails again when the file is closed; that must not hide it."""
+    full = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115 (the command closes it)
+    monkeypatch.setattr("augury.cli.jsonl._open", lambda out: full)
+    result = invoke("score", "--jsonl", many, "-o", tmp_path / "o", "-q", ABOUT, *tiny.options, "--donors", "0")
+    refused(result, 1, "o cannot be written", "No space left", "goes on from here")
+
+
+def test_two_processes_do_not_write_one_file(
+    tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would ask and write everything. The lock is gone afterwards."""
+    out = tmp_path / "results" / "out.jsonl"
+    arguments = ["score", "--jsonl", many, "-o", out, "-q", ABOUT, *tiny.options, "--donors", "0"]
+    with writing_alone(out), monkeypatch.context() as patch:
+        patch.setattr("augury.lm.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+        refused(invoke(*arguments), 2, "is being written already", "another process", "another OUT")
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert len(rows_of(out)) == 5 and list(out.parent.iterdir()) == [out]
+
+
+def test_a_pipe_is_read_once(tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path) -> None:
+    """As `--jsonl <(...)` makes it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(many.read_bytes()), daemon=True)
+    writer.start()
+    out = tmp_path / "out.jsonl"
+    result = invoke("score", "--jsonl", pipe, "-o", out, "-q", ABOUT, *tiny.options, "--donors", "0")
+    assert result.exit_code == 0, result.output
+    assert len(rows_of(out)) == 5
 
 
 def test_plots_are_for_one_context(invoke: Invoke, many: Path, tmp_path: Path) -> None:

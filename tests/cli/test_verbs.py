@@ -243,6 +243,14 @@ def test_a_target_adapter_is_on_while_reading(tiny: Tiny, oracle: Oracle, invoke
         (["score", CONTEXT, "-q", ABOUT, "--donors", "1"], ["--donors cannot be 1"]),
         (["ask", CONTEXT, "-q", ABOUT, "--layers", "25-21"], ["range falls", "21-25"]),
         (["capture", CONTEXT, "-o", "x", "--layers", "1,25-21"], ["range falls", "21-25"]),
+        (["ask", CONTEXT, "-q", ABOUT, "--layers", "0-99999999999"], ["no model is as deep"]),
+        (["ask", CONTEXT, "-q", ABOUT, "--donors", "4"], ["--donors does nothing", "--controls"]),
+        (["score", CONTEXT, "-q", ABOUT, "--donors", "0", "--controls"], ["--donors 0", "--controls"]),
+        (["ask", "caf\udce9 tea", "-q", ABOUT], ["The context is no text", "0xe9"]),
+        (["ask", CONTEXT, "-q", "caf\udce9?"], ["A question is no text", "0xe9"]),
+        (["capture", "bad \ud83d emoji", "-o", "x"], ["lone surrogate U+D83D"]),
+        (["capture", CONTEXT, "-o", "x", "--device", "banana"], ["'banana' is no device", "cuda:1"]),
+        (["capture", CONTEXT, "-o", "x", "--device", "cuda:99"], ["not on this machine", "cpu"]),
         (["train"], ["nothing to train"]),
         (["models", "add", "gpt2"], ["no bundled model"]),
     ],
@@ -317,7 +325,7 @@ def test_activations_that_cannot_be_read(tiny: Tiny, invoke: Invoke, tmp_path: P
         refused(invoke("ask", "--activations", path, "-q", ABOUT, *tiny.options), code, word)
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "[[1]]", "[true]", "one two", ""])
+@pytest.mark.parametrize("text", ["[1, 2", "[[1]]", "[true]", "one two", "", "[" * 200_000])
 def test_token_files_that_hold_none(invoke: Invoke, tmp_path: Path, text: str) -> None:
     path = tmp_path / "ids"
     path.write_text(text)
@@ -326,7 +334,9 @@ def test_token_files_that_hold_none(invoke: Invoke, tmp_path: Path, text: str) -
 
 def test_chats_that_are_none(invoke: Invoke, tmp_path: Path) -> None:
     path = tmp_path / "chat.json"
-    for text, word in (("[1, 2]", "no conversation"), ("nothing", "no JSON"), ('"text"', "no conversation")):
+    deep = "[" * 200_000
+    told = (("[1, 2]", "no conversation"), ("nothing", "no JSON"), ('"text"', "no conversation"), (deep, "too deep"))
+    for text, word in told:
         path.write_text(text)
         refused(invoke("ask", "--chat", path, "-q", ABOUT), 1, word)
 
@@ -381,10 +391,14 @@ def test_models_that_are_not_there_yet(invoke: Invoke, _cache: Path, tmp_path: P
 
 def test_the_path_of_a_model_that_is_there(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AUGURY_CACHE", str(tmp_path))
-    from augury.lm.bundled import smollm2_folder
+    from augury.lm.bundled import RECORD, smollm2_folder
 
-    smollm2_folder().mkdir(parents=True)
-    (smollm2_folder() / "config.json").write_text("{}")
-    assert invoke("models", "path", "smollm2").stdout == f"{smollm2_folder()}\n"
-    assert one_object(invoke("models", "add", "smollm2", "--json"))["folder"] == str(smollm2_folder())
-    assert one_object(invoke("models", "list", "--json"))["models"][0]["bytes"] == 2
+    folder = smollm2_folder()
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / RECORD).write_text('{"config.json": 2}')
+    assert invoke("models", "path", "smollm2").stdout == f"{folder}\n"
+    assert one_object(invoke("models", "add", "smollm2", "--json"))["folder"] == str(folder)
+    assert one_object(invoke("models", "list", "--json"))["models"][0]["bytes"] == 2 + len('{"config.json": 2}')
+    (folder / "config.json").write_text("{")
+    refused(invoke("models", "path", "smollm2"), 1, "not whole", "augury models add")

@@ -11,7 +11,15 @@ import typer
 from augury._version import __version__
 from augury.cli.ask import ask
 from augury.cli.capture import capture
-from augury.cli.common import USAGE_ERROR, close_stdout, guarded, prepare_environment, write_json
+from augury.cli.common import (
+    USAGE_ERROR,
+    close_stdout,
+    guarded,
+    prepare_environment,
+    prepare_streams,
+    tell_interruption,
+    write_json,
+)
 from augury.cli.doctor import doctor
 from augury.cli.models import models
 from augury.cli.scan import scan
@@ -55,6 +63,7 @@ def _root(
 
 def main() -> None:
     """The entry point `augury`."""
+    prepare_streams()
     prepare_environment()
     try:
         if "--json" in sys.argv[1:]:
@@ -70,9 +79,16 @@ def _with_json_misuse() -> int:
         code = app(prog_name="augury", standalone_mode=False)
     except USAGE_ERROR as error:
         why = "the command line is not as `augury --help` describes it"
-        write_json({"error": InputError(str(error), why, "see `augury VERB --help`").as_dict()})
+        write_json({"error": InputError(_message(error), why, "see `augury VERB --help`").as_dict()})
         return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return tell_interruption(as_json=True)
     return code if isinstance(code, int) else 0
+
+
+def _message(error: Exception) -> str:
+    """What is wrong, with the option that it is about."""
+    return error.format_message() if isinstance(error, typer.BadParameter) else str(error)
 
 
 def _flush() -> None:

@@ -10,7 +10,6 @@ from augury.cli.options import (
     AsJson,
     BatchOptions,
     ContextOptions,
-    Donors,
     ModelOptions,
     OracleOptions,
     Questions,
@@ -19,6 +18,9 @@ from augury.cli.options import (
 )
 from augury.cli.reading import Request, Verb, carry_out
 from augury.errors import InputError
+
+DONORS = 32
+MOST_SEED = 2**63 - 1
 
 
 @grouped
@@ -45,8 +47,11 @@ def ask(
     controls: Annotated[
         bool, typer.Option("--controls", help="Also without, with other activations and from text.")
     ] = False,
-    donors: Donors = 32,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    donors: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Neutral contexts for --controls. Default: 32.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, metavar="N", help="Of the sampling.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Ask a question about what a model represents.
@@ -58,6 +63,9 @@ def ask(
     """
     if temperature is not None and not samples:
         raise InputError("--temperature does nothing here.", "a greedy answer is not sampled", "pass --samples 10 too")
+    if donors is not None and not controls:
+        why = "an answer in words is compared with donors only under the control `shuffled`"
+        raise InputError("--donors does nothing here.", why, "pass --controls too, or leave --donors out")
     options: dict[str, Any] = {
         "samples": samples,
         "temperature": 1.0 if temperature is None else temperature,
@@ -65,7 +73,7 @@ def ask(
         "coefficient": oracles.coefficient,
         "controls": controls,
         "seed": seed,
-        "donors": donors,
+        "donors": DONORS if donors is None else donors,
     }
     verb = Verb(
         "ask",

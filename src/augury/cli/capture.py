@@ -9,7 +9,8 @@ import typer
 
 from augury.cli.common import progress_bar, say, stdout, write_json
 from augury.cli.options import AsJson, ContextOptions, ModelOptions, grouped
-from augury.cli.sources import load_target, parse_layers, read_context, transcript
+from augury.cli.sources import check_text, load_target, parse_layers, read_context, transcript
+from augury.cli.targets import check_target
 
 DEFAULT_LAYERS = "62%"
 DEFAULT_POSITIONS = "last 8"
@@ -30,6 +31,8 @@ def capture(
     augury capture "The philosopher who drank hemlock taught" -o acts.safetensors
     augury ask --activations acts.safetensors -q "Who is this about?"
     """
+    check_target(out, "-o")
+    check_text("--positions", context.positions)
     source = read_context(context)
     wanted = parse_layers(context.layers)
     model = load_target(models)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -32,6 +33,26 @@ class UnexpectedError(AuguryError):
     code = "unexpected"
 
 
+class Interrupted(AuguryError):
+    """Ctrl-C, told to a program that reads JSON."""
+
+    code = "interrupted"
+    exit_code = INTERRUPTED
+
+    def __init__(self) -> None:
+        super().__init__("It was interrupted.", "Ctrl-C, or the signal of it, came", "run it again")
+
+
+def prepare_streams() -> None:
+    """Make every text printable, and let a closed stdin, stdout or stderr be an empty one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this, as with `>&-`
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (it stays to the end)
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def prepare_environment() -> None:
     """What must be set before torch and transformers are imported; the user's own settings win."""
     # Waiting OpenMP threads that spin take the cores from everything else, other workers of augury included.
@@ -52,8 +73,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             with _plain_warnings():
                 return function(*positional, **options)
         except KeyboardInterrupt:
-            say("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(tell_interruption(as_json)) from None
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 close_stdout()
@@ -103,6 +123,14 @@ def fail(error: AuguryError, as_json: bool) -> int:
     return error.exit_code
 
 
+def tell_interruption(as_json: bool) -> int:
+    """Tell that it was interrupted, on stdout as JSON or on stderr in a word; returns the exit code."""
+    if as_json:
+        return fail(Interrupted(), as_json)
+    say("interrupted")
+    return INTERRUPTED
+
+
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """augury's warnings as one line on stderr; other packages' are not the user's business."""
@@ -145,15 +173,24 @@ def say(text: str, style: str | None = None) -> None:
 
 def write_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout, on one line."""
-    typer.echo(dumps(value))
+    typer.echo(dumps(value, getattr(sys.stdout, "encoding", None) or "utf-8"))
 
 
-def dumps(value: Any) -> str:
-    """JSON that every reader takes: what is not finite is null."""
+def dumps(value: Any, encoding: str = "utf-8") -> str:
+    """JSON that every reader takes: what is not finite is null, and what `encoding` lacks is escaped."""
+    text = _dumped(value, ensure_ascii=False)
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+        text.encode(encoding)
+    except UnicodeEncodeError:  # such as the name of a folder that is no UTF-8
+        return _dumped(value, ensure_ascii=True)
+    return text
+
+
+def _dumped(value: Any, ensure_ascii: bool) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False, default=str)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=str)
+        return json.dumps(_finite(value), ensure_ascii=ensure_ascii, allow_nan=False, default=str)
 
 
 def _finite(value: Any) -> Any:

@@ -10,10 +10,10 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import typer
 
@@ -21,28 +21,15 @@ from augury._version import __version__
 from augury.cli.common import Tell, dumps, progress_bar, say, write_json
 from augury.cli.fingerprint import fingerprints
 from augury.cli.reading import Pair, Request, Verb
-from augury.cli.sources import STDIN, Loaded, capture_many, load, messages_of, parse_layers, transcript
+from augury.cli.rows import Row, read_row
+from augury.cli.sources import STDIN, Loaded, capture_many, load, transcript
+from augury.cli.targets import check_target, writing_alone
 from augury.errors import AuguryError, InputError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
     from augury.activations import Activations
 
-_CONTEXTS = ("context", "messages", "token_ids")
-_FIELDS = {*_CONTEXTS, "question", "questions", "id", "positions", "layers", "end"}
 _TORN = b'{"key"'  # how every result begins
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the input."""
-
-    line: int
-    context: Any
-    questions: tuple[str, ...]
-    name: Any
-    layers: Any
-    positions: Any
-    end: Any
 
 
 @dataclass(frozen=True)
@@ -72,18 +59,20 @@ class Bad:
 def run_file(verb: Verb, request: Request, as_json: bool) -> None:
     """Ask everything that the file asks, and exit with 1 where a line could not be used."""
     source, out = str(request.batch.jsonl), Path(request.batch.out or "").expanduser()
+    check_target(out, "-o")
     bad = Bad()
     tasks = list(_tasks(verb, request, _lines(source), bad))
     if not tasks and not bad.lines:
         raise InputError(f"{source} holds no lines.", "there is nothing to ask", "write one JSON object a line")
-    kept = _kept(out, tasks)
-    written = 0
-    if any(task.key not in kept for task in tasks):
-        try:
-            written = _ask_missing(verb, request, tasks, kept, out, bad)
-        except KeyboardInterrupt:
-            say(f"{out} holds what was done; the same command goes on from there")
-            raise
+    with writing_alone(out):
+        kept = _kept(out, tasks)
+        written = 0
+        if any(task.key not in kept for task in tasks):
+            try:
+                written = _ask_missing(verb, request, tasks, kept, out, bad)
+            except KeyboardInterrupt:
+                say(f"{out} holds what was done; the same command goes on from there")
+                raise
     _report(out, len(kept), written, bad, as_json)
     if bad.lines:
         raise typer.Exit(1)
@@ -102,15 +91,23 @@ def _report(out: Path, kept: int, written: int, bad: Bad, as_json: bool) -> None
 
 
 def _lines(source: str) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, line) of every line that is not blank."""
-    if source != STDIN and not Path(source).expanduser().is_file():
-        raise NotFoundError(f"There is no file {source}.", "nothing lies there", "check the path")
+    """(line number from 1, line) of every line that is not blank. It is read once, so that a pipe will do."""
     # As bytes: what is no UTF-8 makes one line bad, not the file.
-    stream = sys.stdin.buffer if source == STDIN else Path(source).expanduser().open("rb")
-    with nullcontext(stream) if source == STDIN else stream:
+    with nullcontext(sys.stdin.buffer) if source == STDIN else _opened(Path(source).expanduser()) as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield number, line
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"There is no file {path}.", "nothing lies there", "check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder.", "--jsonl reads one file", "name a file in it") from error
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read.", str(error), "check the path and its rights") from error
 
 
 def _tasks(verb: Verb, request: Request, lines: Iterator[tuple[int, bytes]], bad: Bad) -> Iterator[Task]:
@@ -125,7 +122,7 @@ def _tasks(verb: Verb, request: Request, lines: Iterator[tuple[int, bytes]], bad
     seen: dict[str, int] = {}
     for number, line in lines:
         try:
-            row = _row(number, line, request)
+            row = read_row(number, line, request)
         except AuguryError as error:
             bad.add_error(number, error)
             continue
@@ -134,69 +131,6 @@ def _tasks(verb: Verb, request: Request, lines: Iterator[tuple[int, bytes]], bad
             key = hashlib.sha256(named.encode()).hexdigest()[:16]
             seen[key] = seen.get(key, 0) + 1  # one line may stand there twice
             yield Task(row, question, key if seen[key] == 1 else f"{key}-{seen[key]}")
-
-
-def _row(number: int, line: bytes, request: Request) -> Row:
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise _bad_row("it is no UTF-8") from error
-    except ValueError as error:
-        raise _bad_row(f"it is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise _bad_row("it is no JSON object")
-    unknown = sorted(value.keys() - _FIELDS)
-    given = [name for name in _CONTEXTS if name in value]
-    if unknown or len(given) != 1:
-        named = f"it has the unknown fields {', '.join(unknown)}" if unknown else f"it has {given or 'no context'}"
-        raise _bad_row(named)
-    if value.get("end") is not None and given[0] != "messages":
-        raise _bad_row(f"it has an end, and {given[0]} has no turns")
-    return Row(
-        line=number,
-        context=_context(given[0], value[given[0]]),
-        questions=_questions(value, request.questions),
-        name=value.get("id"),
-        layers=_layers(value.get("layers", request.context.layers)),
-        positions=value.get("positions", request.context.positions),
-        end=value.get("end", request.context.end if given[0] == "messages" else None),
-    )
-
-
-def _layers(value: Any) -> list[Any] | None:
-    if value is None or isinstance(value, str):
-        return parse_layers(value)
-    found = value if isinstance(value, list) else [value]
-    if not all(isinstance(layer, (int, str)) and not isinstance(layer, bool) for layer in found):
-        raise _bad_row("layers is neither a number, nor a text, nor a list of these")
-    return found
-
-
-def _context(kind: str, value: Any) -> Any:
-    if kind == "messages":
-        return messages_of(value, "the field messages")
-    numbers = isinstance(value, list) and value and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
-    if kind == "token_ids" and not numbers:
-        raise _bad_row("token_ids is no list of whole numbers")
-    if kind == "context" and not isinstance(value, str):
-        raise _bad_row("context is no text")
-    return value
-
-
-def _questions(value: dict[str, Any], default: tuple[str, ...]) -> tuple[str, ...]:
-    named = value.get("questions", [value["question"]] if "question" in value else list(default))
-    if "question" in value and "questions" in value:
-        raise _bad_row("it has both question and questions")
-    if not isinstance(named, list) or not named:
-        raise _bad_row("it has no question, and --question was not given")
-    if not all(isinstance(question, str) and question.strip() for question in named):
-        raise _bad_row("a question is empty or no text")
-    return tuple(named)
-
-
-def _bad_row(why: str) -> InputError:
-    fields = ", ".join(sorted(_FIELDS))
-    return InputError("The line cannot be used.", why, f"write a JSON object with fields among {fields}")
 
 
 # --- output --------------------------------------------------------------------------------------------------------
@@ -238,27 +172,42 @@ def _check_torn(out: Path, line: bytes) -> None:
 def _key(line: bytes) -> str | None:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value.get("key") if isinstance(value, dict) else None
 
 
-def _open(out: Path) -> TextIO:
+@contextmanager
+def _appending(out: Path) -> Iterator[TextIO]:
+    """OUT to write at its end. What a full disk left unwritten fails once more when it is closed, and is told alike."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return out.open("a", encoding="utf-8")
+        stream = _open(out)
     except OSError as error:
-        raise StorageError(f"{out} cannot be written.", str(error), "name another OUT") from error
+        raise _unwritable(out, error) from error
+    try:
+        yield stream
+    finally:
+        try:
+            stream.close()
+        except OSError as error:
+            raise _unwritable(out, error) from error
 
 
-def _write(stream: TextIO, task: Task, result: Any) -> None:
+def _open(out: Path) -> TextIO:
+    return out.open("a", encoding="utf-8")
+
+
+def _write(stream: TextIO, out: Path, task: Task, result: Any) -> None:
     row = {"key": task.key, "line": task.row.line, "id": task.row.name, "asked": task.question, **result.to_dict()}
     try:
         stream.write(dumps(row) + "\n")
         stream.flush()
     except OSError as error:
-        instead = "free some room and run it again: it goes on from here"
-        raise StorageError(f"{stream.name} cannot be written.", str(error), instead) from error
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> StorageError:
+    return StorageError(f"{out} cannot be written.", str(error), "make room and run it again: it goes on from here")
 
 
 # --- asking --------------------------------------------------------------------------------------------------------
@@ -271,7 +220,7 @@ def _ask_missing(verb: Verb, request: Request, tasks: Sequence[Task], kept: set[
         if not note.startswith("off contract"):  # said already, as a warning
             say(f"note: {note}", style="dim")
     written = 0
-    with _open(out) as stream, progress_bar(f"{verb.name} {request.batch.jsonl}") as tell:
+    with _appending(out) as stream, progress_bar(f"{verb.name} {request.batch.jsonl}") as tell:
         for start in range(0, len(tasks), verb.chunk):
             chunk = tasks[start : start + verb.chunk]
             tell(start, len(tasks))
@@ -282,7 +231,7 @@ def _ask_missing(verb: Verb, request: Request, tasks: Sequence[Task], kept: set[
             from_here = _from(tell, start, len(tasks))
             for task, result in _ask_chunk(verb, loaded, _usable(loaded, chunk, bad), bad, from_here):
                 if task.key not in kept:
-                    _write(stream, task, result)
+                    _write(stream, out, task, result)
                     written += 1
     return written
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from augury.cli.common import Tell, progress_bar, show_results, working
 from augury.cli.options import BatchOptions, ContextOptions, ModelOptions, OracleOptions, StoredOptions
-from augury.cli.sources import capture_one, check_stored, load, load_stored, parse_layers, read_context
+from augury.cli.sources import capture_one, check_stored, check_text, load, load_stored, parse_layers, read_context
 from augury.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Verb:
         run: Asks the oracle about pairs of activations and questions.
         chunk: How many questions of a file are asked together. It decides who is whose donor, so it is part of the
             result.
-        shown: Called with the results about one context before they are printed.
+        shown: Called with the results about one context after they were printed.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Request:
 
 def carry_out(verb: Verb, request: Request, as_json: bool) -> None:
     """Do what was said and print it."""
-    _check(request)
+    _check(verb, request)
     _check_donors(verb)
     if request.batch.jsonl is not None:
         from augury.cli.jsonl import run_file
@@ -66,14 +66,15 @@ def carry_out(verb: Verb, request: Request, as_json: bool) -> None:
         run_file(verb, request, as_json)
         return
     results = run_single(verb, request)
-    verb.shown(results)
     show_results(results, as_json)
+    verb.shown(results)
 
 
-def _check(request: Request) -> None:
+def _check(verb: Verb, request: Request) -> None:
     """Refuse what cannot be meant, before anything slow is done."""
     if any(not question.strip() for question in request.questions):
         raise InputError("A question is empty.", "there is nothing to ask", 'pass --question "What is this about?"')
+    _check_texts(verb, request)
     check_stored(request.stored, request.context, request.models, request.oracles.target)
     if request.batch.jsonl is not None:
         _check_batch(request)
@@ -84,10 +85,24 @@ def _check(request: Request) -> None:
         raise InputError("There is no question.", "none was passed", 'pass --question "What is this about?"')
 
 
+def _check_texts(verb: Verb, request: Request) -> None:
+    """Text on the command line that is none; the context is looked at where it is read."""
+    texts = {
+        "A question": request.questions,
+        "--positions": request.context.positions,
+        "--layers": request.context.layers,
+    }
+    for what, value in {**texts, "--choices": verb.settings.get("choices")}.items():
+        check_text(what, value)
+
+
 def _check_donors(verb: Verb) -> None:
     if verb.settings.get("donors") == 1:
         why = "one donor is no comparison: there is no place among one"
         raise InputError("--donors cannot be 1.", why, "pass 2 or more, or 0 for none")
+    if verb.settings.get("controls") and verb.settings.get("donors") == 0:
+        why = "the control `shuffled` asks donors"
+        raise InputError("--donors 0 does not go with --controls.", why, "pass 2 or more, or leave one of the two out")
 
 
 def _check_batch(request: Request) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augury.cli.common import Tell, say
+from augury.cli.common import Tell, as_refusal, fail, say
 from augury.cli.options import (
     AsJson,
     BatchOptions,
@@ -22,6 +23,7 @@ from augury.cli.options import (
     grouped,
 )
 from augury.cli.reading import Pair, Request, Verb, carry_out
+from augury.cli.targets import check_target
 from augury.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,15 +74,24 @@ def _check_plot(plot: Path, batch: BatchOptions) -> None:
         raise InputError("--plot does nothing beside --jsonl.", why, "scan one context to draw it")
     if plot.suffix.lower() != ".png":
         raise InputError(f"{plot} is no PNG.", "a heat map is written as PNG", "name a file that ends in .png")
+    check_target(plot, "--plot")
     from augury.oracle.plot import need_matplotlib
 
     need_matplotlib()
 
 
 def _draw(scans: Sequence[Any], plot: Path) -> None:
+    """Draw what was printed already: stdout holds the result, so a picture that fails is told on stderr alone."""
     from augury.oracle.plot import heat_map
 
-    say(f"heat map: {heat_map(scans, plot)}")
+    try:
+        drawn = heat_map(scans, plot.expanduser())
+    except Exception as error:
+        if os.environ.get("AUGURY_DEBUG"):
+            raise
+        fail(as_refusal(error), as_json=False)
+        raise typer.Exit(1) from error
+    say(f"heat map: {drawn}")
 
 
 def _scan_all(oracle: Oracle, pairs: Sequence[Pair], options: dict[str, Any], tell: Tell) -> list[Any]:

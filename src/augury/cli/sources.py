@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from augury.cli.common import say, working
 from augury.cli.options import SHIPPED, ContextOptions, ModelOptions, OracleOptions, StoredOptions
-from augury.errors import FormatError, InputError, NotFoundError
+from augury.errors import AuguryError, FormatError, InputError, NotFoundError
 
 if TYPE_CHECKING:
     from augury.activations import Activations
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from augury.oracle import Oracle
 
 STDIN = "-"
-_RANGE = re.compile(r"(\d+)-(\d+)$")
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # ways to place a model on several devices
+MOST_LAYERS = 10_000  # far above any model; a range is only compared with the model's depth when that is loaded
+_RANGE = re.compile(r"(\d{1,18})-(\d{1,18})$")
 
 
 # --- contexts ------------------------------------------------------------------------------------------------------
@@ -45,10 +47,29 @@ def read_context(context: ContextOptions) -> Any:
             "--end is for conversations.", f"{named[0]} has no turns", "pass the messages with --chat FILE"
         )
     if context.chat is not None:
-        return messages_of(_json(context.chat), context.chat)
+        return check_text(context.chat, messages_of(_json(context.chat), context.chat))
     if context.tokens is not None:
         return _token_ids(context.tokens)
-    return _file_text(STDIN) if context.text == STDIN else context.text
+    return check_text("The context", _file_text(STDIN) if context.text == STDIN else context.text)
+
+
+def check_text(what: str, value: Any) -> Any:
+    """The value, in which all text is text: neither bytes that are no UTF-8 nor half of a character.
+
+    Raises:
+        InputError: No tokenizer could take it, and no file could hold it.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except RecursionError as error:
+        raise InputError(f"{what} cannot be read.", "it is nested too deep", "write it flatter") from error
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        # Python keeps a byte that is no UTF-8 as a surrogate between these.
+        byte = f"the byte 0x{code - 0xDC00:02x}, which is no UTF-8" if 0xDC80 <= code <= 0xDCFF else None
+        why = f"it holds {byte or f'half of a character (the lone surrogate U+{code:04X})'}"
+        raise InputError(f"{what} is no text.", why, "write it as UTF-8, with whole characters") from error
+    return value
 
 
 def messages_of(value: Any, where: str) -> list[Any]:
@@ -65,7 +86,7 @@ def _token_ids(path: str) -> list[int]:
     text = _file_text(path).strip()
     try:
         found = json.loads(text if text.startswith("[") else f"[{','.join(text.replace(',', ' ').split())}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = []
     if not found or not all(isinstance(token, int) and not isinstance(token, bool) for token in found):
         why = "it must be a list of whole numbers"
@@ -76,6 +97,10 @@ def _token_ids(path: str) -> list[int]:
 def _json(path: str) -> Any:
     try:
         return json.loads(_file_text(path))
+    except RecursionError as error:
+        raise FormatError(f"{path} cannot be read.", "its JSON is nested too deep", "mend the file") from error
+    except AuguryError:
+        raise
     except ValueError as error:
         raise FormatError(f"{path} is no JSON.", str(error), "mend the file") from error
 
@@ -94,7 +119,7 @@ def parse_layers(layers: str | None) -> list[str] | None:
     """`18`, `62%`, `21-25`, or several with commas, as `resolve_layers` takes them; None stays None.
 
     Raises:
-        InputError: A range that falls.
+        InputError: A range that falls, or that no model reaches.
     """
     if layers is None:
         return None
@@ -108,6 +133,10 @@ def _range(part: str) -> list[str]:
     first, last = int(span[1]), int(span[2])
     if last < first:
         raise InputError(f"The layers {part} are none.", "the range falls", f"write it as {last}-{first}")
+    if last >= MOST_LAYERS:
+        raise InputError(
+            f"The layers {part} are none.", "no model is as deep", 'name layers such as 18, 21-25 or "62%"'
+        )
     return [str(layer) for layer in range(first, last + 1)]
 
 
@@ -126,12 +155,30 @@ def load_target(models: ModelOptions, name: str | None = None) -> LanguageModel:
     """The model that is read."""
     from augury.lm import load_model
 
+    _check_device(models.device)
     source = name or models.model
     hidden = source == SHIPPED or Path(source).expanduser().is_dir()
     if hidden:  # a bar for weights that are here already; the hub's are worth one
         os.environ.setdefault("TQDM_DISABLE", "1")
     with working(f"loading {source}") if hidden else _announced(source):
         return load_model(source, dtype=models.dtype, device_map=models.device, adapter=models.adapter)
+
+
+def _check_device(name: str | None) -> None:
+    """Refuse a device that is none, or that is not here, before a model is read for it."""
+    if name is None or name in DEVICE_MAPS:
+        return
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        why = "torch knows no device of that name"
+        raise InputError(f"'{name}' is no device.", why, "use cpu, cuda, cuda:1 or auto") from error
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= there:
+        why = f"{there} CUDA devices were found"
+        raise InputError(f"The device {name} is not on this machine.", why, "use cpu or auto")
 
 
 class _announced:
