@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import augury
 from augury.activations import Activations, capture, load, noise_floor, resolve, resolve_layers, save
 from augury.activations.capture import capture_bytes
-from augury.errors import FormatError, InputError, NotFoundError, StorageError
+from augury.errors import FormatError, InputError, ModelError, NotFoundError, StorageError
 from augury.lm import Transcript
 from augury.lm.batch import columns_of, left_pad, length_groups
 from tests.families import build
@@ -276,3 +283,80 @@ def test_a_mask_selects_where_it_is_true(mask):
 def test_what_names_no_places_is_refused(index):
     with pytest.raises(InputError):
         four()[index]
+
+
+def test_what_is_not_finite_is_not_captured():
+    broken = tiny_lm()
+    broken.blocks[1].mlp.down_proj.weight.data[3, 3] = float("nan")
+    assert capture(broken, "The philosopher", 0, "all").layers == (0,)
+    with pytest.raises(ModelError, match="not finite") as refusal:
+        capture(broken, "The philosopher", (0, 2), "all")
+    assert "layers [2]" in refusal.value.why
+
+
+Edit = Callable[[dict[str, Any], dict[str, Tensor]], Any]
+
+
+def item(**changes: Any) -> Edit:
+    return lambda index, _tensors: index["items"][0].update(changes)
+
+
+def vectors(change: Callable[[Tensor], Tensor]) -> Edit:
+    return lambda _index, tensors: tensors.update(vectors_0=change(tensors["vectors_0"]))
+
+
+ALTERED: dict[str, Edit] = {
+    "list": lambda index, _: [index],
+    "no items": lambda index, _: index.update(items=[]),
+    "items missing": lambda index, _: index.pop("items"),
+    "version": lambda index, _: index.update(version="1"),
+    "item is a list": lambda index, _: index.update(items=[[]]),
+    "beyond": item(positions=[0, 1, 9999]),
+    "negative": item(positions=[0, 1, -1]),
+    "floats": item(positions=[0.0, 1.0, 2.0]),
+    "truth": item(positions=[False, True, 2]),
+    "layers": item(layers=[1.5]),
+    "huge": item(positions=[0, 1, 10**400]),
+    "ids": lambda index, _: index["items"][0]["transcript"].update(token_ids=["a"] * 9),
+    "spans": lambda index, _: index["items"][0]["transcript"].update(spans=[{"role": "a", "start": 0, "stop": 99}]),
+    "end": lambda index, _: index["items"][0]["transcript"].update(end="never"),
+    "provenance": item(provenance=None),
+    "floor": item(noise_floor="low"),
+    "width": vectors(lambda found: found[..., :0]),
+    "int64": vectors(lambda found: found.long()),
+    "bool": vectors(lambda found: found > 0),
+    "float8": vectors(lambda found: found.to(torch.float8_e4m3fn)),
+    "norms": lambda _, tensors: tensors.update(base_norms_0=torch.ones(7)),
+}
+
+
+@pytest.mark.parametrize("name", list(ALTERED))
+def test_files_with_an_altered_index_are_refused(name, lm, tmp_path):
+    path = capture(lm, "The philosopher drank tea.", 1, "first 3").save(tmp_path / "a.safetensors")
+    with safe_open(path, framework="pt") as file:
+        index = json.loads(file.metadata()["augury"])
+    tensors = load_file(path)
+    changed = ALTERED[name](index, tensors)
+    header = json.dumps(changed if isinstance(changed, list) and name == "list" else index)
+    save_file(tensors, path, metadata={"augury": header})
+    with pytest.raises(FormatError):
+        load(path)
+
+
+@pytest.mark.parametrize("path", [".", "", "/", "~nobody-of-this-name/a"])
+def test_where_no_file_can_be_is_refused(path):
+    with pytest.raises(InputError):
+        four().save(path)
+
+
+def test_what_is_saved_is_readable_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    os.umask(before)
+    assert four().save(tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~before
+
+
+@pytest.mark.parametrize("other", [5, None, torch.ones(4, 2)])
+def test_only_activations_are_subtracted(other):
+    for pair in ((four(), other), (other, four())):
+        with pytest.raises(InputError, match="cannot be subtracted"):
+            augury.diff(*pair)

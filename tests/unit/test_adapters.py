@@ -17,6 +17,7 @@ from augury.errors import ContractError, FormatError, ModelError, NotFoundError
 from augury.lm import LanguageModel, load_model
 from augury.lm.adapter_kinds import KINDS
 from augury.lm.adapters import (
+    adapter_config,
     adapter_dropouts,
     adapters_on,
     add_adapter,
@@ -518,3 +519,38 @@ def test_the_dropouts_of_one_adapter_are_found() -> None:
     assert [getattr(dropout, "p", None) for dropout in found] == [0.5] * 2 * lm.n_layers
     assert adapter_dropouts(lm.model, "third") == []
     assert lora_config(4, 8, 0.0, False, "all-linear")["target_modules"] == "all-linear"
+
+
+def test_tensors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    lm, base, _ = saved("llama", tmp_path)
+
+    def spoil(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        key = sorted(tensors)[3]
+        tensors[key][0, 0] = float("nan")
+        return tensors
+
+    rewrite(tmp_path, spoil)
+    with pytest.raises(FormatError, match="cannot be used") as refusal:
+        load_adapter(lm, tmp_path, "oracle")
+    assert "not finite" in refusal.value.why
+    assert torch.equal(logits(lm), base)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", "[" * 100_000], ids=["list", "null", "number", "deep"])
+def test_a_configuration_that_is_no_object_is_refused(text: str, tmp_path: Path) -> None:
+    saved("llama", tmp_path)
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(FormatError, match="cannot be read"):
+        adapter_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"lora_alpha": float("nan")}, {"lora_alpha": 1e300}, {"alpha_pattern": {"q": 1e400}}]
+)
+def test_numbers_beyond_sense_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    lm, base, _ = saved("llama", tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(FormatError, match="not valid"):
+        load_adapter(lm, tmp_path, "oracle")
+    assert torch.equal(logits(lm), base)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -132,3 +134,24 @@ def test_a_long_answer_is_printed_whole() -> None:
 def test_value_is_the_margin_above_the_donors() -> None:
     assert score(donor_median=-2.0).value == 3.0
     assert score().value is None and score().choice == "Yes"
+
+
+HOSTILE = "a\x1b[2Jb\x07\x9b1mc\u202ed"
+ESCAPED = "a\\x1b[2Jb\\x07\\x9b1mc\\u202ed"
+
+
+@pytest.mark.parametrize("kind", ["answer", "sampled", "scan"])
+def test_control_characters_are_written_out(kind: str) -> None:
+    """What was read decides none of the terminal's colours, titles or order of letters."""
+    values = (0.5, -1.0)
+    results: dict[str, Any] = {
+        "answer": Answer(HOSTILE, HOSTILE, (1,), SOURCE, warnings=(HOSTILE,)),
+        "sampled": Answer("x", "y", (1,), SOURCE, samples=(HOSTILE, HOSTILE), groups=consensus([HOSTILE] * 2).groups),
+        "scan": Scan(HOSTILE, ("Yes", "No"), (HOSTILE, "b\n"), values, values, values, 0.0, 1, SOURCE),
+    }
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(results[kind])
+    shown = [str(results[kind]), repr(results[kind]), console.export_text(), results[kind]._repr_html_()]
+    for text in shown:
+        assert not re.search("[\x1b\x07\x9b\u202e]", text)
+    assert all(ESCAPED in text for text in (shown[0], shown[2], shown[3]))

@@ -248,3 +248,36 @@ def test_new_tokens_need_room_too(lm: LanguageModel) -> None:
     assert "500" in refusal.value.why and "512" in refusal.value.why
     with pytest.raises(InputError, match="no room"):
         generate(lm, [{"role": "user", "content": "tea"}], max_new_tokens=512)
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"role": None, "content": "a"}, "no role"),
+        ({"role": "", "content": "a"}, "no role"),
+        ({"role": "assistant", "content": "a", "tool_calls": [{"name": "f"}]}, "tool_calls"),
+        ({"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}, "tool_calls"),
+        ({"role": "user", "content": "half \ud83d"}, "surrogate"),
+    ],
+)
+def test_a_message_that_cannot_be_read_whole_is_refused(lm: LanguageModel, message: Any, why: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        transcript_of(lm, [{"role": "user", "content": "b"}, message])
+    assert why in refusal.value.why
+
+
+def test_fields_that_say_nothing_are_no_loss(lm: LanguageModel) -> None:
+    plain = {"role": "user", "content": "b"}
+    assert transcript_of(lm, [{**plain, "tool_calls": None}]) == transcript_of(lm, [plain])
+
+
+@pytest.mark.parametrize("source", ["half \ud83d", [True, False]])
+def test_half_characters_and_truth_values_are_no_text(lm: LanguageModel, source: Any) -> None:
+    with pytest.raises(InputError):
+        transcript_of(lm, source)
+
+
+@pytest.mark.parametrize("name", ["tokenize", "conversation", "return_dict"])
+def test_options_that_are_not_the_templates_are_refused(lm: LanguageModel, name: str) -> None:
+    with pytest.raises(InputError, match="no options of a chat template"):
+        render_chat(lm, [{"role": "user", "content": "b"}], template_kwargs={name: False})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from augury.contract import Contract, Injection
-from augury.errors import InputError, NotFoundError
+from augury.errors import FormatError, InputError, NotFoundError
 from augury.lm import load_model
 from augury.lm.adapters import load_adapter
 from augury.oracle.golden import ADAPTER, CAPTURE_BOUND, LOGITS_BOUND, _answers, equal_tokens, run_case
@@ -122,3 +123,13 @@ def test_slots_of_both_layouts_are_layer_major(smollm2, layers, layout):
 def test_an_empty_question_is_refused(smollm2, question):
     with pytest.raises(InputError, match="empty"):
         build_prompt(smollm2, contract_for(18), (18,), 2, question)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", None], ids=["cut off", "list", "null", "contexts of another kind"])
+def test_a_broken_case_is_refused(golden, tmp_path, text):
+    folder = tmp_path / "case"
+    shutil.copytree(golden / "llama", folder)
+    case = json.loads((folder / "case.json").read_text())
+    (folder / "case.json").write_text(json.dumps({**case, "contexts": [5]}) if text is None else text)
+    with pytest.raises(FormatError):
+        run_case(folder)

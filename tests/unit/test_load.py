@@ -197,3 +197,9 @@ def test_a_model_that_was_not_loaded_here_is_refused(use: Any) -> None:
         with pytest.raises(InputError, match="no loaded model") as refusal:
             use(model, [{"role": "user", "content": "tea"}])
         assert type(model).__name__ in refusal.value.why and "load_model" in refusal.value.instead
+
+
+@pytest.mark.parametrize("source", [None, 5, "~nobody-of-this-name/model", ["smollm2"]])
+def test_what_names_no_model_is_refused(source: Any) -> None:
+    with pytest.raises(InputError):
+        load_model(source)

@@ -33,6 +33,10 @@ def diff(finetuned: Activations, base: Activations, noise_floor: float | None = 
         InputError: Other tokens, layers or positions.
         ContractError: Other widths.
     """
+    for item in (finetuned, base):
+        if not isinstance(item, Activations):
+            why = f"a {type(item).__name__} is no activations"
+            raise InputError("These activations cannot be subtracted.", why, "pass what augury.capture(...) returns")
     if "difference" in (finetuned.provenance.kind, base.provenance.kind):
         raise InputError(
             "These activations cannot be subtracted.",

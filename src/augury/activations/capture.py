@@ -13,12 +13,14 @@ from torch import Tensor
 
 from augury.activations.positions import resolve, resolve_layers
 from augury.activations.types import Activations, Provenance
-from augury.errors import InputError
+from augury.errors import InputError, ModelError
 from augury.lm import LanguageModel, Message, Transcript, transcript_of
 from augury.lm.adapters import adapters_on
 from augury.lm.batch import Padded, columns_of, left_pad
 from augury.lm.chat import End
 from augury.lm.hooks import StopForward, on_output, stopping
+from augury.lm.load import needs_model
+from augury.lm.locks import alone
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +54,33 @@ def capture(
         InputError: Nothing to read, too long, an unknown layer, a selector without a match, or `end` for something
             that is not made of messages.
     """
+    needs_model(model)
     many = is_batch(source)
     contexts = list(source) if many else [source]
+    with alone(model.model):  # the tokenizer too is one thread's at a time
+        found = _captured(model, contexts, layers, positions, end, batch_size, progress)
+    return found if many else found[0]
+
+
+def _captured(
+    model: LanguageModel,
+    contexts: Sequence[Any],
+    layers: Any,
+    positions: Any,
+    end: End | None,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Activations]:
     transcripts = [transcript_of(model, item, end) for item in contexts]
     wanted = resolve_layers(model.n_layers, layers)
     rows = [resolve(model, transcript, positions) for transcript in transcripts]
     log.info("capturing %.2f MB", sum(capture_bytes(model, len(wanted), len(r)) for r in rows) / 1e6)
     vectors = capture_vectors(model, [t.token_ids for t in transcripts], wanted, rows, batch_size, progress)
     provenance = Provenance.of(model)
-    found = [
+    return [
         Activations(vector, wanted, row, transcript, provenance)
         for vector, row, transcript in zip(vectors, rows, transcripts, strict=True)
     ]
-    return found if many else found[0]
 
 
 def is_batch(source: Any) -> bool:
@@ -119,7 +135,20 @@ def _capture_batch(
             position_ids=batch.position_ids,
             use_cache=False,
         )
-    return [torch.stack([taken[layer][i] for layer in layers]) for i in range(len(rows))]
+    return [_finite(model, torch.stack([taken[layer][i] for layer in layers]), layers) for i in range(len(rows))]
+
+
+def _finite(model: LanguageModel, vectors: Tensor, layers: Sequence[int]) -> Tensor:
+    """The captured vectors `[layers, n, d_model]` themselves, or a refusal where one is NaN or infinite."""
+    whole = torch.isfinite(vectors).flatten(1).all(1).tolist()
+    broken = [layer for layer, fine in zip(layers, whole, strict=True) if not fine]
+    if broken:
+        raise ModelError(
+            "The activations are not finite.",
+            f"at layers {broken} {model.name} gave NaN or infinity in {str(model.dtype).removeprefix('torch.')}",
+            "load the model with dtype='float32' (or bfloat16 in place of float16), or check its weights",
+        )
+    return vectors
 
 
 @contextmanager

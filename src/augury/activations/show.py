@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as markup
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,15 @@ if TYPE_CHECKING:
 
 Cells = tuple[str, ...]
 _ENDS = 6  # positions shown at either end of a long selection
+
+
+# All that steers a terminal or turns the order of letters round, but for tabs and line ends.
+_CONTROL = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with its control characters written out (`\\x1b`): what was read may be hostile to who looks at it."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def rich_table(acts: Activations) -> Any:
@@ -41,7 +51,7 @@ def _title(acts: Activations) -> str:
     source = provenance.model.name if provenance.model else "a bare tensor"
     kind = "difference" if provenance.kind == "difference" else "activations"
     floor = "" if acts.noise_floor is None else f", noise floor {acts.noise_floor:.1e}"
-    return f"{kind} of {source}: {len(acts)} positions, d_model {acts.d_model}, {provenance.dtype}{floor}"
+    return f"{kind} of {visible(source)}: {len(acts)} positions, d_model {acts.d_model}, {provenance.dtype}{floor}"
 
 
 def _rows(acts: Activations) -> list[Cells]:

@@ -181,16 +181,23 @@ class Activations:
         )
 
 
+def _plain(value: Any) -> Any:
+    """Python's own numbers, truth values and lists for those of torch and numpy."""
+    return value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
+
+
 def _places(index: Any, count: int) -> list[int]:
     """The places among `count` that an index names; a mask names those where it is true, as in numpy."""
     places = range(count)
     try:
         if isinstance(index, slice):
             return list(places[index])
-        plain = index.tolist() if isinstance(index, (Tensor, np.ndarray, np.generic)) else index
-        if isinstance(plain, int) and not isinstance(plain, bool):
+        plain = _plain(index)
+        if isinstance(plain, bool):
+            raise TypeError("one truth value is no mask")
+        if isinstance(plain, int):
             return [places[plain]]
-        items = [item.item() if isinstance(item, (Tensor, np.generic)) else item for item in plain]
+        items = [_plain(item) for item in plain]
         if any(isinstance(item, bool) for item in items):
             return _masked(items, count)
         return [places[item] for item in items]

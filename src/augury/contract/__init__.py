@@ -5,6 +5,7 @@ from __future__ import annotations
 from augury.contract.ao_config import ao_config_from_contract, contract_from_ao_config
 from augury.contract.checks import ModelIdentity, check_reads, check_runs_on
 from augury.contract.contract import (
+    MAX_COEFFICIENT,
     SCHEMA_VERSION,
     Contract,
     Injection,
@@ -17,6 +18,7 @@ from augury.contract.formats import contract_from_dict, read_contract, repositor
 from augury.contract.presets import preset
 
 __all__ = [
+    "MAX_COEFFICIENT",
     "SCHEMA_VERSION",
     "Contract",
     "Injection",

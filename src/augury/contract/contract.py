@@ -26,6 +26,8 @@ TEMPLATES: dict[Layout, str] = {
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
+MAX_COEFFICIENT = 1e6  # beyond it, a slot's row is nothing but rounding
+Factor = Annotated[float, Field(ge=-MAX_COEFFICIENT, le=MAX_COEFFICIENT)]
 LayerTuple = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
@@ -55,8 +57,8 @@ class Injection(_Frozen):
     block: Count | None = 1
     operation: Literal["add", "replace"] = "add"
     scale: Literal["match", "fixed"] = "match"
-    coefficient: float = 1.0
-    rescale_to: Annotated[float, Field(gt=0)] | None = None
+    coefficient: Factor = 1.0
+    rescale_to: Annotated[float, Field(gt=0, le=MAX_COEFFICIENT)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from augury.errors import ContractError, FormatError
@@ -27,6 +27,7 @@ KINDS = (
     "ROAD",
     "WAVEFT",
 )
+_LARGEST = 1e12
 _REWRITING = ("pissa", "corda", "olora", "lora_ga", "loftq")  # `pissa_niter_4` and the like as well
 _START_ONLY = ("eva_config", "corda_config", "loftq_config", "lora_ga_config")
 _REFUSED = {
@@ -56,6 +57,7 @@ def peft_config(config: Mapping[str, Any]) -> PeftConfig:
         )
     _check_options(config)
     _check_start(config)
+    _check_numbers(config)
     known = {key: value for key, value in config.items() if key in kind.__dataclass_fields__ and key != "peft_type"}
     try:
         return kind(**{**known, "inference_mode": False})
@@ -78,6 +80,29 @@ def _check_options(config: Mapping[str, Any]) -> None:
             "; ".join(reasons),
             "train it without this, or merge it into its base and load that as a model",
         )
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    """Python's JSON takes NaN and Infinity, and with them, or a scale beyond all sense, every answer is nonsense."""
+    wrong = [f"{name} is {value}" for name, value in _numbers(config) if not abs(value) <= _LARGEST]
+    if wrong:
+        raise FormatError(
+            "The adapter's configuration is not valid.",
+            "; ".join(wrong[:3]),
+            f"mend adapter_config.json: numbers are finite and at most {_LARGEST:g}",
+        )
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers in a configuration, each with its path."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _numbers(inner, name)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield name, value
 
 
 def _check_start(config: Mapping[str, Any]) -> None:

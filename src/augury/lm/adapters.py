@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from augury.errors import AuguryError, ContractError, FormatError, ModelError, NotFoundError
+from augury.files import open_up
 from augury.lm.adapter_kinds import lora_config as lora_config  # others import it and the next two from here
 from augury.lm.adapter_kinds import peft_config, plain_start
+from augury.lm.finite import finite
+from augury.lm.locks import alone
 from augury.lm.tuners import (
     Before,
     adapter_names,
@@ -76,10 +79,14 @@ def adapter_config(folder: Path) -> dict[str, Any]:
             "its weights are a pickle, which can run code when read" if pickled else "the weights are missing",
             "save it again with a current peft, which writes safetensors",
         )
+    restore = "restore the file from where it came"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{path} cannot be read.", str(error), "restore the file from where it came") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} cannot be read.", str(error), restore) from error
+    if not isinstance(found, dict):
+        raise FormatError(f"{path} cannot be read.", f"it holds a {type(found).__name__}, not an object", restore)
+    return found
 
 
 def load_adapter(lm: LanguageModel, folder: Path, name: str) -> AdapterReport:
@@ -94,12 +101,13 @@ def load_adapter(lm: LanguageModel, folder: Path, name: str) -> AdapterReport:
     """
     config = plain_start(adapter_config(folder))
     tensors = _read_tensors(folder / "adapter_model.safetensors")
-    add_adapter(lm, config, name)
-    try:
-        renamed = _fill(lm, tensors, name)
-    except BaseException:
-        remove_adapter(lm, name)
-        raise
+    with alone(lm.model):
+        add_adapter(lm, config, name)
+        try:
+            renamed = _fill(lm, tensors, name)
+        except BaseException:
+            remove_adapter(lm, name)
+            raise
     modules = sum(1 for _, layer in tuner_layers(lm.model) if name in adapter_names(layer))
     return AdapterReport(name, len(tensors), modules, renamed)
 
@@ -108,10 +116,16 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    restore = "restore the file from where it came"
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except SafetensorError as error:
-        raise FormatError(f"{path.name} cannot be read.", str(error), "restore the file from where it came") from error
+        raise FormatError(f"{path.name} cannot be read.", str(error), restore) from error
+    broken = [key for key, tensor in tensors.items() if not bool(torch.isfinite(tensor.float()).all())]
+    if broken:
+        why = f"{len(broken)} of its {len(tensors)} tensors (such as {broken[0]}) hold values that are not finite"
+        raise FormatError(f"{path.name} cannot be used.", why, restore)
+    return tensors
 
 
 def add_adapter(lm: LanguageModel, config: dict[str, Any], name: str) -> None:
@@ -121,6 +135,11 @@ def add_adapter(lm: LanguageModel, config: dict[str, Any], name: str) -> None:
         ContractError: It does not fit this model, or would change it for good.
         FormatError: The configuration is not valid.
     """
+    with alone(lm.model):
+        _add(lm, config, name)
+
+
+def _add(lm: LanguageModel, config: dict[str, Any], name: str) -> None:
     from peft import inject_adapter_in_model
 
     if name in names_on(lm.model):
@@ -236,21 +255,26 @@ def _heads(key: str) -> Iterator[str]:
 
 def remove_adapter(lm: LanguageModel, name: str) -> None:
     """Take an adapter off; a module that holds no other becomes the plain module it was."""
-    for path, layer in reversed(tuner_layers(lm.model)):  # fused experts nest their wrappers: the inner one first
-        if name not in adapter_names(layer):
-            continue
-        forget(layer, name)
-        if not adapter_names(layer):
-            parent, _, child = path.rpartition(".")
-            plain = layer.original_module if replaces(layer) else layer.get_base_layer()
-            setattr(lm.model.get_submodule(parent), child, plain)
-    forget_config(lm.model, name)
+    with alone(lm.model):
+        for path, layer in reversed(tuner_layers(lm.model)):  # fused experts nest their wrappers: the inner one first
+            if name in adapter_names(layer):
+                _take_off(lm.model, path, layer, name)
+        forget_config(lm.model, name)
+
+
+def _take_off(model: nn.Module, path: str, layer: Any, name: str) -> None:
+    forget(layer, name)
+    if not adapter_names(layer):
+        parent, _, child = path.rpartition(".")
+        plain = layer.original_module if replaces(layer) else layer.get_base_layer()
+        setattr(model.get_submodule(parent), child, plain)
 
 
 def load_target_adapter(lm: LanguageModel, folder: Path, name: str | None = None) -> LanguageModel:
     """The same model as a target with an adapter of its own, which stays on while activations are captured."""
-    name = name or _free_name(lm, "target")
-    load_adapter(lm, folder, name)
+    with alone(lm.model):
+        name = name or _free_name(lm, "target")
+        load_adapter(lm, folder, name)
     check_moves(lm, name, f"The adapter {folder}")
     on = (*lm.target_adapters, name)
     return replace(lm, target_adapters=on, name=f"{lm.name}+{folder.name}", plain_name=lm.base_name)
@@ -282,12 +306,16 @@ def check_moves(lm: LanguageModel, name: str, called: str) -> None:
 
 
 def moves_logits(lm: LanguageModel, on: Sequence[str], off: Sequence[str]) -> bool:
-    """Whether the logits of a short input differ between two sets of adapters."""
+    """Whether the logits of a short input differ between two sets of adapters.
+
+    Raises:
+        ModelError: The logits are not finite.
+    """
     ids = torch.tensor([[(11 * i + 5) % min(lm.vocab_size, 997) for i in range(8)]], device=lm.device)
     results = []
     for names in (on, off):
         with torch.no_grad(), adapters_on(lm.model, names):
-            results.append(lm.logits(keep=1, input_ids=ids))
+            results.append(finite(lm.logits(keep=1, input_ids=ids)))
     return not torch.equal(results[0], results[1])
 
 
@@ -301,5 +329,5 @@ def save_adapter(lm: LanguageModel, name: str, config: dict[str, Any], folder: P
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
+    open_up(folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -11,6 +11,9 @@ from augury.lm.load import LanguageModel, needs_model
 from augury.lm.spans import content_spans
 
 End = Literal["closed", "generation", "open", "thinking"]
+_UNREAD = ("tool_calls", "function_call", "reasoning_content")  # templates read these, and `Message` has no place
+# What `apply_chat_template` takes for itself.
+_NOT_THE_TEMPLATES = ("conversation", "tokenize", "tokenizer_kwargs", "return_dict", "return_tensors", "padding")
 ENDS: tuple[End, ...] = ("closed", "generation", "open", "thinking")
 
 
@@ -75,7 +78,7 @@ def transcript_of(lm: LanguageModel, source: Any, end: End | None = None) -> Tra
         found = source
     elif isinstance(source, str):
         found = _from_text(lm, source)
-    elif items and all(isinstance(item, int) for item in items):
+    elif items and all(isinstance(item, int) and not isinstance(item, bool) for item in items):
         found = Transcript(tuple(items), model=lm.name)
     elif is_conversation(source):
         found = render_chat(lm, items, end)
@@ -151,23 +154,47 @@ def needs_tokenizer(lm: LanguageModel) -> Any:
 def _from_text(lm: LanguageModel, text: str) -> Transcript:
     if not text.strip():
         raise InputError("There is nothing to read.", "the text is empty", "pass a text with at least one word")
-    ids = needs_tokenizer(lm)(text, add_special_tokens=True)["input_ids"]
+    ids = needs_tokenizer(lm)(encodable(text), add_special_tokens=True)["input_ids"]
     return Transcript(tuple(ids), model=lm.name)
+
+
+def encodable(text: str) -> str:
+    """The text itself, or a refusal of half a character (a lone surrogate), which no tokenizer takes.
+
+    Raises:
+        InputError: It has no UTF-8 form.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "The text holds half a character.",
+            f"{text[error.start]!r} at place {error.start} is a lone surrogate, as a text cut in the middle has",
+            "read the text again with the encoding that it was written in",
+        ) from error
+    return text
 
 
 def as_messages(messages: Sequence[Any]) -> tuple[Message, ...]:
     """Messages from mappings or `Message` objects."""
-    found = []
-    for item in messages:
-        if isinstance(item, Message):
-            found.append(item)
-        elif isinstance(item, Mapping) and {"role", "content"} <= item.keys() and isinstance(item["content"], str):
-            found.append(Message(str(item["role"]), item["content"]))
-        else:
-            raise InputError(
-                "A message cannot be read.", f"{item!r:.80} has no role and text", 'write {"role": ..., "content": ...}'
-            )
-    return tuple(found)
+    return tuple(item if isinstance(item, Message) else _message(item) for item in messages)
+
+
+def _message(item: Any) -> Message:
+    fields = item if isinstance(item, Mapping) else {}
+    lost = [name for name in _UNREAD if fields.get(name)]
+    if lost:
+        raise InputError(
+            "A message cannot be read.",
+            f"it has {', '.join(lost)}, which would be left out of what the model reads",
+            "write them into the content as text, or render the conversation yourself and pass its token ids",
+        )
+    role, content = fields.get("role"), fields.get("content")
+    if not (isinstance(role, str) and role and isinstance(content, str)):
+        raise InputError(
+            "A message cannot be read.", f"{item!r:.80} has no role and text", 'write {"role": ..., "content": ...}'
+        )
+    return Message(encodable(role), encodable(content))
 
 
 def render_chat(
@@ -180,6 +207,7 @@ def render_chat(
     needs_model(lm)
     _check_end(end)
     turns, options = as_messages(messages), template_kwargs or {}
+    _check_options(options)
     end = end or ("generation" if turns and turns[-1].role == "user" else "closed")
     if not turns:
         raise InputError("There is nothing to read.", "the conversation has no turns", "add at least one message")
@@ -194,12 +222,23 @@ def render_chat(
     return Transcript(ids, _spans(tokenizer, turns, end, options, encoded), turns, end, lm.name)
 
 
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Options go to the template; those by which a text becomes token ids are not the caller's."""
+    wrong = [name for name in options if name in _NOT_THE_TEMPLATES]
+    if wrong:
+        raise InputError(
+            "These are no options of a chat template.",
+            f"{', '.join(wrong)} would change how the conversation becomes token ids",
+            "leave them out of chat_template_kwargs",
+        )
+
+
 def _rendered(tokenizer: Any, turns: tuple[Message, ...], end: End, kwargs: Mapping[str, Any]) -> Any:
     from jinja2 import TemplateError
 
     try:
         return _apply(tokenizer, turns, end, kwargs)
-    except (TemplateError, ValueError) as error:
+    except (TemplateError, ValueError, TypeError) as error:
         raise InputError(
             "The chat template does not take this conversation.",
             f"it says: {str(error)[:200]}",

@@ -19,8 +19,12 @@ from augury.errors import InputError
 from augury.lm.adapters import adapters_on
 from augury.lm.batch import Padded, length_groups
 from augury.lm.chat import End, Span, Transcript, is_conversation, transcript_of
-from augury.lm.load import LanguageModel
+from augury.lm.finite import finite
+from augury.lm.load import LanguageModel, needs_model
+from augury.lm.locks import alone
 from augury.lm.shared import SharedBatch, forward_shared, full_mask, share_prefix, take_rows
+
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-4, 1e4  # outside, logits over the temperature leave float32's range
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,29 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+        kept = (
+            _whole(self.max_new_tokens) and self.max_new_tokens >= 1,
+            _number(self.temperature)
+            and (self.temperature == 0 or LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE),
+            _number(self.top_p) and 0 < self.top_p <= 1,
+            _whole(self.seed) and -(2**63) <= self.seed < 2**64,
+        )
+        if not all(kept):
             raise InputError(
                 "These sampling settings cannot be used.",
-                f"max_new_tokens={self.max_new_tokens}, temperature={self.temperature}, top_p={self.top_p}",
-                "use at least one token, temperature >= 0 and 0 < top_p <= 1",
+                f"max_new_tokens={self.max_new_tokens!r}, temperature={self.temperature!r}, top_p={self.top_p!r}, "
+                f"seed={self.seed!r}",
+                f"use at least one token, temperature 0 or {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}, "
+                "0 < top_p <= 1, and a seed of 64 bits",
             )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return _whole(value) or isinstance(value, float)
 
 
 def decode(
@@ -95,7 +116,7 @@ def _loop(
     ends = set(lm.end_ids)
     texts: list[list[int]] = [[] for _ in range(rows)]
     for count in range(1, sampling.max_new_tokens + 1):
-        chosen = choose(state.logits, sampling, generator)
+        chosen = choose(finite(state.logits), sampling, generator)
         for row, token in zip(state.alive, chosen.tolist(), strict=True):
             texts[row].append(token)
         going = [i for i, row in enumerate(state.alive) if texts[row][-1] not in ends]
@@ -198,6 +219,18 @@ def generate_batch(
     step: Callable[[int], None] | None = None,
 ) -> list[Transcript]:
     """`generate` for several conversations in one batch."""
+    needs_model(lm)
+    with alone(lm.model):
+        return _generate(lm, conversations, sampling, end, step)
+
+
+def _generate(
+    lm: LanguageModel,
+    conversations: Sequence[Any],
+    sampling: Sampling,
+    end: End | None,
+    step: Callable[[int], None] | None,
+) -> list[Transcript]:
     starts = [_start(lm, item, end, sampling.max_new_tokens) for item in conversations]
     rows = [start.token_ids for start in starts]
     texts: list[list[int]] = [[] for _ in rows]

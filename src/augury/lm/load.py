@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from augury.contract import ModelIdentity
 from augury.errors import InputError, NotFoundError
+from augury.files import expanded
 from augury.lm import bundled
 from augury.lm.adapters import active_adapters, load_target_adapter, plain_model
 from augury.lm.batch import length_groups
@@ -206,12 +207,15 @@ def load_model(
     elif isinstance(source, nn.Module):
         lm = _wrap(source, tokenizer, revision, blocks)
         _refuse_late(lm.dtype, dtype, late)
+    elif not isinstance(source, (str, Path)):
+        why = f"a {type(source).__name__} is neither a name nor a model"
+        raise InputError("No model was named.", why, "pass an alias, a hub id, a folder or a loaded model")
     else:
         lm = _load(
             str(source), revision, Options(parse_dtype(dtype), device_map, attn_implementation), tokenizer, blocks
         )
     if adapter is not None:
-        lm = load_target_adapter(lm, Path(adapter))
+        lm = load_target_adapter(lm, expanded(adapter))
     return lm
 
 
@@ -264,7 +268,7 @@ def _resolve(source: str, revision: str | None) -> tuple[str, str, str | None]:
     if source in ALIASES:
         _check_bundled(source, revision)
         return ALIASES[source], str(bundled.ensure_smollm2()), bundled.REVISION
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise NotFoundError(f"{path} is no model folder.", "it has no config.json", "name the folder that has it")

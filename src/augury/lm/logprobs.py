@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from augury.lm.batch import left_pad
+from augury.lm.finite import finite
 from augury.lm.load import LanguageModel
 
 
@@ -55,5 +56,5 @@ def continuation_logprobs(
             )
         for i, row in enumerate(rows):
             labels = torch.tensor(continuations[row], device=logits.device)
-            found[row] = label_logprobs(logits[i, -len(labels) - 1 : -1], labels).cpu()
+            found[row] = label_logprobs(finite(logits[i, -len(labels) - 1 : -1]), labels).cpu()
     return found

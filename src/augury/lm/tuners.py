@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from augury.errors import ContractError
+from augury.lm.locks import alone
 
 
 def tuner_layers(model: nn.Module) -> list[tuple[str, Any]]:
@@ -60,11 +61,18 @@ def _names(layer: Any) -> list[str]:
 def adapters_on(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Run with exactly the adapters `names` on (none: all off), in eval mode; restore everything on any exit.
 
-    Restored are the active adapters, `requires_grad` (which is never touched) and every module's train mode.
+    Other threads that want the model wait meanwhile. Restored are the active adapters, `requires_grad` (which is never
+    touched) and every module's train mode.
 
     Raises:
         ContractError: Two of them replace one module, of which only one can be used.
     """
+    with alone(model), _switched(model, names):
+        yield
+
+
+@contextmanager
+def _switched(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
     layers = [layer for _, layer in tuner_layers(model)]
     chosen = [_chosen(layer, names) for layer in layers]
     before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]

@@ -145,7 +145,7 @@ class Answer(_Shown, _Sourced):
         settings: How it was decoded.
         samples: All sampled answers, empty for a greedy one. Of the control `shuffled`: one greedy answer per donor.
         groups: The samples by answer, largest group first.
-        agreement: The share of the largest group; None without samples and above five words.
+        agreement: The share of the largest group; None with fewer than two samples and above five words.
         same_as_real: Of a control only: the share of its answers that equal the real one (normalised).
         controls: The same question under each control.
         warnings: What speaks against this answer.

@@ -45,11 +45,17 @@ def settings_of(samples: int | None, temperature: float, max_new_tokens: int, se
     """How answers are decoded: greedy without samples.
 
     Raises:
-        InputError: A negative number of samples, or settings that cannot be used.
+        InputError: A negative number of samples, several at temperature 0, or settings that cannot be used.
     """
     count = samples or 0
     if isinstance(samples, bool) or not isinstance(count, int) or count < 0:
         raise InputError("The number of samples cannot be used.", f"it is {samples!r}", "pass 0 (greedy) or more")
+    if count > 1 and temperature == 0:
+        raise InputError(
+            "Samples at temperature 0 are all the same.",
+            f"{count} of them would agree whatever the oracle knows",
+            "use temperature=1 for samples, or leave samples out for the greedy answer",
+        )
     settings = Settings(count, temperature if count else 0.0, max_new_tokens, seed)
     _sampling(settings)
     return settings

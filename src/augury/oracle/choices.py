@@ -18,7 +18,7 @@ from torch import Tensor
 from augury.contract import Contract
 from augury.errors import InputError
 from augury.lm import LanguageModel
-from augury.lm.chat import needs_tokenizer
+from augury.lm.chat import encodable, needs_tokenizer
 from augury.oracle.answers import LEAST_MASS, Method
 from augury.oracle.passes import Row, Runner, next_logprobs, whole_logprobs
 from augury.oracle.prompt import Prompt, label_answer
@@ -58,7 +58,9 @@ def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(choices, str):
         raise InputError("The choices are one text.", f"{choices!r} was passed", 'pass several, such as ("Yes", "No")')
-    found = tuple(choice.strip() for choice in choices)
+    if not all(isinstance(choice, str) for choice in choices):
+        raise InputError("A choice is no text.", f"they are {list(choices)!r:.80}", 'pass texts, such as ("Yes", "No")')
+    found = tuple(encodable(choice.strip()) for choice in choices)
     if len(found) < 2 or not all(found):
         raise InputError("These choices cannot be scored.", f"they are {list(choices)}", "pass two or more, none empty")
     if len(set(found)) < len(found):

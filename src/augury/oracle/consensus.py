@@ -35,7 +35,8 @@ class Consensus:
 
     Attributes:
         groups: Largest first; among equals the one that was sampled first.
-        agreement: The share of the largest group; None where the answers are longer than five words.
+        agreement: The share of the largest group; None where the answers are longer than five words, and for one
+            sample, which has nothing to agree with.
     """
 
     groups: tuple[Group, ...]
@@ -61,7 +62,7 @@ def consensus(samples: Sequence[str]) -> Consensus:
         groups.setdefault(normalise_answer(sample), []).append(sample)
     ordered = sorted(groups.values(), key=len, reverse=True)
     found = tuple(Group(texts[0], len(texts)) for texts in ordered)
-    comparable = bool(ordered) and not _long(found[0].text) and sum(map(_long, samples)) * 2 <= len(samples)
+    comparable = len(samples) > 1 and not _long(found[0].text) and sum(map(_long, samples)) * 2 <= len(samples)
     return Consensus(found, found[0].count / len(samples) if comparable else None)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from augury.activations import capture_vectors
 from augury.contract import Injection
-from augury.errors import FormatError, NotFoundError
+from augury.errors import AuguryError, FormatError, NotFoundError
 from augury.lm import LanguageModel, Sampling, load_model
 from augury.lm.adapters import adapters_on, load_adapter
 from augury.lm.batch import columns_of, left_pad
@@ -26,6 +26,7 @@ from augury.oracle.inject import injecting
 
 CAPTURE_BOUND, LOGITS_BOUND = 1e-5, 1e-4
 ADAPTER = "golden"
+AGAIN = "make the case again"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,16 @@ def run_case(folder: Path) -> CaseResult:
         FormatError: The case names inputs that cannot be used.
     """
     case, expected = _read(folder)
+    try:
+        return _run(folder, case, expected)
+    except AuguryError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        why = f"its inputs lead to {type(error).__name__}: {error}"
+        raise FormatError(f"{folder} cannot be run.", why, AGAIN) from error
+
+
+def _run(folder: Path, case: dict[str, Any], expected: dict[str, Tensor]) -> CaseResult:
     lm = load_model(folder / "model", dtype=torch.float32, device_map="cpu", attn_implementation="eager")
     load_adapter(lm, folder / "adapter", ADAPTER)
     details = _captures(lm, case, expected)
@@ -78,6 +89,7 @@ def run_case(folder: Path) -> CaseResult:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     wanted = ("case.json", "expected.safetensors", "model", "adapter")
@@ -86,12 +98,18 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise NotFoundError(
             f"{folder} is no golden case.", f"{', '.join(missing)} missing", "name a folder such as tests/golden/llama"
         )
-    case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+    try:
+        case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        expected = load_file(folder / "expected.safetensors")
+    except (ValueError, RecursionError, SafetensorError) as error:
+        raise FormatError(f"{folder} is a broken golden case.", str(error), AGAIN) from error
+    if not isinstance(case, dict):
+        raise FormatError(f"{folder}/case.json is no object.", f"it holds a {type(case).__name__}", AGAIN)
     needed = ("contexts", "context_layers", "context_positions", "injected_layer_source", "prompts", "placeholder_id")
     absent = [name for name in (*needed, "injection_layer", "operation", "coefficients") if name not in case]
     if absent:
-        raise FormatError(f"{folder}/case.json lacks inputs.", f"{', '.join(absent)}", "make the case again")
-    return case, load_file(folder / "expected.safetensors")
+        raise FormatError(f"{folder}/case.json lacks inputs.", f"{', '.join(absent)}", AGAIN)
+    return case, expected
 
 
 def _captures(lm: LanguageModel, case: dict[str, Any], expected: dict[str, Tensor]) -> dict[str, float]:
@@ -156,7 +174,7 @@ def _key(expected: dict[str, Tensor], stem: str, coefficient: float) -> str:
     for name in expected:
         if name.startswith(stem) and float(name.removeprefix(stem)) == coefficient:
             return name
-    raise FormatError("The golden case is incomplete.", f"it has no {stem}{coefficient}", "make the case again")
+    raise FormatError("The golden case is incomplete.", f"it has no {stem}{coefficient}", AGAIN)
 
 
 def equal_tokens(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], fillers: Set[int]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from augury.errors import AuguryError, InputError, NetworkError, NotFoundError, StorageError
+from augury.files import expanded
 from augury.lm.hub import UNREACHABLE, ask_hub, first_line, kinds
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def find_oracle(source: str | Path, revision: str | None = None) -> Path:
     if name in SHIPPED:
         _check_unrevised(name, revision)
         return _shipped(name)
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         _check_unrevised(name, revision)
         return folder
@@ -49,7 +50,7 @@ def find_oracle(source: str | Path, revision: str | None = None) -> Path:
 def repository_name(source: str | Path) -> str | None:
     """The `owner/name` on the hub that `source` stands for; None for a folder and for a shipped oracle."""
     name = str(source).strip()
-    here = name in SHIPPED or Path(name).expanduser().is_dir()
+    here = name in SHIPPED or expanded(name).is_dir()
     return None if here or not _HUB_ID.fullmatch(name) or name.startswith(".") else name
 
 

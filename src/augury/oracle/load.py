@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from augury.contract import Contract, check_runs_on, contract_from_dict, read_contract
+from augury.errors import InputError
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_config, check_moves, load_adapter, names_on
 from augury.lm.load import needs_model
@@ -73,6 +74,9 @@ def _contract(
 ) -> Contract:
     if isinstance(given, Contract):
         return given
-    if given is not None:
+    if isinstance(given, Mapping):
         return contract_from_dict({"schema_version": 1, **given})
+    if given is not None:
+        why = f"contract= is a {type(given).__name__}"
+        raise InputError("This is no contract.", why, "pass a Contract, or a dictionary of its fields")
     return read_contract(folder, config, repository=repository_name(name), n_layers=model.n_layers)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any, TypeVar
 import torch
 
 from augury.activations import Activations
-from augury.contract import Contract
+from augury.contract import MAX_COEFFICIENT, Contract
 from augury.errors import InputError, NotFoundError
 from augury.lm import LanguageModel
 from augury.lm.adapters import remove_adapter
+from augury.lm.locks import alone
 from augury.oracle.answers import Answer, Scan, Score, Source, Unavailable
 from augury.oracle.asking import ask_items, new_tokens, settings_of
 from augury.oracle.choices import YES_NO, prefixed, spell
@@ -39,6 +39,8 @@ T = TypeVar("T")
 @dataclass(eq=False)
 class Oracle:
     """An oracle that is loaded on the model it runs on.
+
+    Threads may share an oracle, or several on one model: one is answered at a time, and the others wait.
 
     `acts` is everywhere one of: `Activations`; a context (text, messages, token ids, `Transcript`), which is captured
     from the base at the contract's layers; or a plain tensor `[n, d_model]` with `layers=`.
@@ -141,12 +143,13 @@ class Oracle:
         """
         limit = new_tokens(self.contract, max_new_tokens)
         settings = settings_of(samples, temperature, limit, seed)
-        asked = [(acts, check_question(question)) for acts, question in pairs]
-        items = self._items(asked, layers, positions)
-        self.check_fits(items, limit)
+        asked = [(acts, check_question(question)) for acts, question in _pairs(pairs)]
         wanted = _donors(donors, least=2) if controls else None
-        runner = self.runner(coefficient, batch_size)
-        return ask_items(self, items, runner, settings, donors=wanted, done=_counting(len(items), progress))
+        with alone(self.lm.model):
+            items = self._items(asked, layers, positions)
+            self.check_fits(items, limit)
+            runner = self.runner(coefficient, batch_size)
+            return ask_items(self, items, runner, settings, donors=wanted, done=_counting(len(items), progress))
 
     def score(
         self,
@@ -205,19 +208,20 @@ class Oracle:
         There are no percentiles unless `donors` is set.
         The control `shuffled` is as in `ask_batch`.
         """
-        spelled = spell(self.base, self.contract, choices)
-        asked = [(acts, prefixed(self.contract, check_question(q), spelled.choices)) for acts, q in pairs]
-        items = self._items(asked, layers, positions)
-        self.check_fits(items, spelled.new_tokens)
-        return score_items(
-            self,
-            items,
-            self.runner(coefficient, batch_size),
-            spelled,
-            donors=_donors(donors),
-            controls=controls,
-            done=_counting(len(items), progress),
-        )
+        with alone(self.lm.model):
+            spelled = spell(self.base, self.contract, choices)
+            asked = [(acts, prefixed(self.contract, check_question(q), spelled.choices)) for acts, q in _pairs(pairs)]
+            items = self._items(asked, layers, positions)
+            self.check_fits(items, spelled.new_tokens)
+            return score_items(
+                self,
+                items,
+                self.runner(coefficient, batch_size),
+                spelled,
+                donors=_donors(donors),
+                controls=controls,
+                done=_counting(len(items), progress),
+            )
 
     def scan(
         self,
@@ -245,12 +249,13 @@ class Oracle:
             batch_size: Positions in a forward pass.
             progress: Called with (positions done, positions in all).
         """
-        spelled = spell(self.base, self.contract, YES_NO)
-        asked = prefixed(self.contract, check_question(question), YES_NO)
-        read = self.read([acts], layers, positions, window=_positive(window, "window"))[0]
-        runner, count = self.runner(coefficient, batch_size), _donors(donors)
-        done = _counting(len(read.acts), progress)
-        return scan_read(self, read, asked, runner, spelled, window=window, donors=count, done=done)
+        with alone(self.lm.model):
+            spelled = spell(self.base, self.contract, YES_NO)
+            asked = prefixed(self.contract, check_question(question), YES_NO)
+            read = self.read([acts], layers, positions, window=_positive(window, "window"))[0]
+            runner, count = self.runner(coefficient, batch_size), _donors(donors)
+            done = _counting(len(read.acts), progress)
+            return scan_read(self, read, asked, runner, spelled, window=window, donors=count, done=done)
 
     def read(self, sources: Sequence[Any], layers: Any, positions: Any, window: int | None = None) -> list[Read]:
         """What is given as activations that this oracle may read. With `window`, so many positions go in at once."""
@@ -289,9 +294,11 @@ class Oracle:
         """Who answers: exactly this oracle's adapter on."""
         self._check_loaded()
         used = self.contract.injection.coefficient if coefficient is None else coefficient
-        if not math.isfinite(used) or used == 0:
-            why = f"it is {used}, which would inject nothing or nonsense"
-            raise InputError("The coefficient cannot be used.", why, "pass a number other than 0, or use controls")
+        number = isinstance(used, (int, float)) and not isinstance(used, bool)
+        if not number or not 0 < abs(used) <= MAX_COEFFICIENT:
+            why = f"it is {used!r}, which would inject nothing or nonsense"
+            instead = f"pass a number other than 0 and at most {MAX_COEFFICIENT:g}, or use controls"
+            raise InputError("The coefficient cannot be used.", why, instead)
         size = _positive(batch_size, "batch_size")
         return Runner(self.base, self.contract, (self.adapter,), float(used), size)
 
@@ -335,15 +342,17 @@ class Oracle:
         """
         from augury.oracle.save import save_oracle
 
-        self._check_loaded()
-        return save_oracle(self.base, self.adapter, self.config, self.contract, Path(folder), dtype=dtype)
+        with alone(self.lm.model):
+            self._check_loaded()
+            return save_oracle(self.base, self.adapter, self.config, self.contract, Path(folder), dtype=dtype)
 
     def unload(self) -> None:
         """Take the adapter off the model. A second time does nothing."""
-        if not self._unloaded:
-            remove_adapter(self.lm, self.adapter)
-            self._unloaded = True
-            self._memo.clear()
+        with alone(self.lm.model):
+            if not self._unloaded:
+                remove_adapter(self.lm, self.adapter)
+                self._unloaded = True
+                self._memo.clear()
 
     def _check_loaded(self) -> None:
         if self._unloaded:
@@ -356,6 +365,15 @@ class Oracle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.unload()
+
+
+def _pairs(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs, or a refusal of what is none: a text would fall apart into its letters."""
+    listed = list(pairs) if isinstance(pairs, Iterable) else [pairs]
+    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in listed):
+        why = f"{pairs!r:.80} is no list of pairs"
+        raise InputError("There is nothing to ask.", why, "pass a list of (acts, question)")
+    return [(acts, question) for acts, question in listed]
 
 
 def _positive(value: int, name: str, least: int = 1) -> int:

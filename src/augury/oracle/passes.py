@@ -15,6 +15,7 @@ from augury.contract import Contract
 from augury.lm import LanguageModel, Sampling
 from augury.lm.adapters import adapters_on
 from augury.lm.batch import columns_of
+from augury.lm.finite import finite
 from augury.lm.generate import decode
 from augury.lm.logprobs import continuation_logprobs
 from augury.lm.shared import SharedBatch, forward_shared, share_prefix
@@ -131,7 +132,7 @@ def _last_logits(runner: Runner, rows: Sequence[Row]) -> Iterator[tuple[list[int
         with torch.no_grad(), adapters_on(lm.model, runner.adapters):
             batch = _batch(lm, members)
             logits = forward_shared(lm, batch, 1, runner.injection(members, batch.offsets)).logits
-        yield group, logits[:, -1].float()
+        yield group, finite(logits[:, -1].float())
 
 
 def _batch(lm: LanguageModel, rows: Sequence[Row], new_tokens: int = 0) -> SharedBatch:

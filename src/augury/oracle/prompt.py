@@ -10,7 +10,7 @@ from typing import Any
 from augury.contract import Contract
 from augury.errors import ContractError, InputError
 from augury.lm import LanguageModel, render_chat
-from augury.lm.chat import needs_tokenizer
+from augury.lm.chat import encodable, needs_tokenizer
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def check_question(question: str) -> str:
     if not isinstance(question, str) or not question.strip():
         why = "an oracle answers questions"
         raise InputError("The question is empty.", why, 'ask one, for example "What is this about?"')
-    return question.strip()
+    return encodable(question.strip())
 
 
 def label_answer(

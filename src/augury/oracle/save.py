@@ -13,14 +13,13 @@ from typing import Any
 import torch
 
 from augury.contract import Contract, write_contract
+from augury.contract.formats import ORACLE_FILE
 from augury.errors import FormatError, InputError
-from augury.files import storing
+from augury.files import expanded, open_up, storing
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_parameters, save_adapter
 from augury.oracle.card import model_card
 from augury.oracle.hub import FILES
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def save_oracle(
@@ -50,19 +49,19 @@ def save_oracle(
         The folder.
 
     Raises:
-        InputError: `folder` holds something that is no oracle.
+        InputError: `folder` holds something that is no oracle of ours, such as another's PEFT adapter.
         ContractError: The contract names no base or no layers.
         FormatError: A tensor does not fit the dtype.
         StorageError: The folder cannot be written.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     _check_place(folder)
     chosen = _dtype_in_memory(lm, adapter) if dtype is None else dtype
     _check_range(lm, adapter, chosen)
     with storing(folder):
         partial = _partial_folder(folder)
         try:
-            partial.chmod(0o755)  # a temporary folder is its owner's alone
+            open_up(partial)
             write_oracle(lm, adapter, config, contract, partial, chosen)
             _put(partial, folder)
         finally:
@@ -100,8 +99,8 @@ def _dtype_in_memory(lm: LanguageModel, adapter: str) -> torch.dtype:
 def _check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file.", "an oracle is a folder", "choose another place")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / ADAPTER_CONFIG).is_file():
-        why = "it is not empty and holds no adapter, so it is there for something else"
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ORACLE_FILE).is_file():
+        why = f"it is not empty and holds no {ORACLE_FILE}, so it is no oracle of ours"
         raise InputError(f"{folder} is not replaced.", why, "choose another place")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html as markup
 from typing import TYPE_CHECKING, Any
 
+from augury.activations.show import visible
+
 if TYPE_CHECKING:
     from augury.oracle.answers import Answer, Scan, Score, Unavailable
 
@@ -18,7 +20,7 @@ def plain(result: Any) -> str:
     table = _rows(result)
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([result.question, *lines, *_below(result)])
+    return "\n".join([visible(result.question), *lines, *_below(result)])
 
 
 def brief(result: Any) -> str:
@@ -42,9 +44,9 @@ def rich_table(result: Any) -> Any:
     from rich.text import Text
 
     if _is_scan(result):
-        return Group(Text(result.question, style="bold"), _rich_tokens(result), *_rich_lines(result))
+        return Group(Text(visible(result.question), style="bold"), _rich_tokens(result), *_rich_lines(result))
     head, *body = _rows(result)
-    table = Table(*map(escape, head), title=escape(result.question), title_justify="left", title_style="bold")
+    table = Table(*map(escape, head), title=escape(visible(result.question)), title_justify="left", title_style="bold")
     for row in body:
         table.add_row(*map(escape, row), style="bold" if row[0] == "real" else None)
     return Group(table, *_rich_lines(result))
@@ -56,7 +58,7 @@ def _below(result: Any) -> list[str]:
 
     groups = result.groups[:_GROUPS] if isinstance(result, Answer) else ()
     counted = "; ".join(f"{group.count} x {_line(group.text)}" for group in groups)
-    return [*([f"samples: {counted}"] if counted else []), *(f"warning: {line}" for line in result.warnings)]
+    return [*([f"samples: {counted}"] if counted else []), *(f"warning: {visible(line)}" for line in result.warnings)]
 
 
 def _rich_lines(result: Any) -> list[Any]:
@@ -71,13 +73,13 @@ def _rich_tokens(scan: Scan) -> Any:
     text = Text()
     for token, value, strength in zip(scan.token_texts, scan.values, _strengths(scan), strict=True):
         red, green, blue = _shade(value, strength)
-        text.append(token, style=f"black on rgb({red},{green},{blue})")
+        text.append(visible(token), style=f"black on rgb({red},{green},{blue})")
     return text
 
 
 def html(result: Any) -> str:
     """The result as HTML for a notebook."""
-    title = f"<b>{markup.escape(result.question)}</b>"
+    title = f"<b>{markup.escape(visible(result.question))}</b>"
     body = _html_tokens(result) if _is_scan(result) else _html_table(_rows(result))
     below = "".join(f"<div>{markup.escape(line)}</div>" for line in _below(result))
     return f"<div>{title}{body}{below}</div>"
@@ -95,7 +97,7 @@ def _html_tokens(scan: Scan) -> str:
     for token, value, strength in zip(scan.token_texts, scan.values, _strengths(scan), strict=True):
         red, green, blue = _shade(value, strength)
         style = f"background:rgb({red},{green},{blue});color:#000;white-space:pre-wrap"
-        spans.append(f'<span style="{style}" title="{value:+.2f}">{markup.escape(token)}</span>')
+        spans.append(f'<span style="{style}" title="{value:+.2f}">{markup.escape(visible(token))}</span>')
     return f"<div>{''.join(spans)}</div>"
 
 
@@ -166,7 +168,7 @@ def _without_empty(rows: list[Cells]) -> list[Cells]:
 
 
 def _line(cell: str) -> str:
-    return " ".join(cell.split())
+    return visible(" ".join(cell.split()))
 
 
 def agreement(answer: Answer) -> str:

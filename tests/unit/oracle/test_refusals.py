@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,3 +184,64 @@ def test_an_unreachable_hub(lm: LanguageModel, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(NetworkError, match="could not be reached") as refused:
         load_oracle("nobody/nothing", lm)
     assert "folder" in refused.value.instead
+
+
+@pytest.mark.parametrize("verb", ["ask", "score", "samples", "whole"])
+def test_logits_that_are_not_finite_are_no_answer(folder: Path, verb: str) -> None:
+    """The reading is made before the model breaks, so that it is the answer that is refused."""
+    lm = tiny_lm()
+    with load_oracle(folder, lm) as oracle:
+        acts = capture(lm, CONTEXT, LAYER, "last 2")
+        lm.blocks[-1].mlp.down_proj.get_base_layer().weight.data[3, 3] = float("nan")  # pyright: ignore
+        with pytest.raises(ModelError, match="not finite"):
+            if verb == "score":
+                oracle.score(acts, COOKING, donors=0)
+            elif verb == "whole":
+                oracle.score(acts, COOKING, choices=("about tea", "about the sea"), donors=0)
+            else:
+                oracle.ask(acts, WHO, samples=2 if verb == "samples" else None)
+
+
+@pytest.mark.parametrize("value", [1e300, float("nan"), float("-inf"), "1", True])
+def test_a_coefficient_beyond_sense_is_refused(oracle: Oracle, value: Any) -> None:
+    with pytest.raises(InputError, match="coefficient"):
+        oracle.ask(CONTEXT, WHO, coefficient=value)
+
+
+def test_an_oracle_that_breaks_the_logits_is_refused(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "loud")
+    path = tmp_path / "loud" / "adapter_model.safetensors"
+    save_file({key: torch.full_like(tensor.float(), 1e30) for key, tensor in load_file(path).items()}, path)
+    with pytest.raises(ModelError, match="not finite"):
+        load_oracle(tmp_path / "loud", tiny_lm())
+
+
+def test_samples_that_cannot_differ_are_refused(oracle: Oracle) -> None:
+    with pytest.raises(InputError, match="temperature 0"):
+        oracle.ask(CONTEXT, WHO, samples=10, temperature=0)
+    assert oracle.ask(CONTEXT, WHO, samples=1, max_new_tokens=2).agreement is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": float("nan")}, {"temperature": 1e-320}, {"temperature": "1"}, {"seed": 2**64}, {"seed": 1.5}],
+)
+def test_sampling_that_cannot_be_done_is_refused(oracle: Oracle, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="sampling settings"):
+        oracle.ask(CONTEXT, WHO, samples=2, **options)
+
+
+@pytest.mark.parametrize("pairs", ["abc", 5, [(CONTEXT,)], ["ab"], None])
+def test_what_is_no_list_of_pairs_is_refused(oracle: Oracle, pairs: Any) -> None:
+    for ask in (oracle.ask_batch, oracle.score_batch):
+        with pytest.raises(InputError, match="nothing to ask"):
+            ask(pairs)
+
+
+def test_choices_and_contracts_of_another_kind_are_refused(oracle: Oracle, folder: Path) -> None:
+    with pytest.raises(InputError, match="no text"):
+        oracle.score(CONTEXT, COOKING, choices=(1, 2))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="no contract"):
+        load_oracle(folder, oracle.lm, contract=5)  # pyright: ignore[reportArgumentType]
