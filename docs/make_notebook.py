@@ -3,12 +3,14 @@
     python docs/make_notebook.py [--plain]
 
 Text becomes Markdown cells and Python blocks become code cells; `--plain` leaves them unexecuted. Needs the bundled
-model and the shipped oracle. The pictures and files that the code writes go to a temporary folder.
+model and the shipped oracle, whose adapter's hash is noted: a test tells when the outputs are an older one's. The
+pictures and files that the code writes go to a temporary folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import tempfile
 from pathlib import Path
@@ -17,6 +19,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from augury.oracle.hub import SHIPPED
 
 DOCS = Path(__file__).resolve().parent
 SOURCE, TARGET = DOCS / "quickstart.md", DOCS / "quickstart.ipynb"
@@ -40,6 +44,8 @@ def notebook_of(markdown: str) -> NotebookNode:
 
 def execute(notebook: NotebookNode) -> None:
     """Run all cells in one kernel, in a temporary folder; an error in a cell is an error here."""
+    adapter = SHIPPED["smollm2"] / "adapter_model.safetensors"
+    notebook.metadata["augury"] = {"adapter_sha256": hashlib.sha256(adapter.read_bytes()).hexdigest()}
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(notebook, timeout=TIMEOUT_S, resources={"metadata": {"path": folder}})
         client.execute()

@@ -13,7 +13,7 @@ import pytest
 
 from augury.cli import main
 from augury.cli.common import dumps
-from augury.lm.bundled import smollm2_folder
+from augury.lm.bundled import RECORD, smollm2_folder
 from tests.cli.conftest import Invoke, Tiny, one_object
 from tests.cli.test_help import augury_command
 
@@ -30,6 +30,7 @@ def test_plain_text_is_printed_in_every_encoding(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("AUGURY_CACHE", str(tmp_path / "\u65e5\u672c"))
     smollm2_folder().mkdir(parents=True)
     (smollm2_folder() / "config.json").write_text("{}")
+    (smollm2_folder() / RECORD).write_text('{"config.json": 2}')
     done = augury_command("models", "path", PYTHONIOENCODING="latin-1")
     assert (done.returncode, done.stderr) == (0, "") and "\\u65e5\\u672c" in done.stdout
 

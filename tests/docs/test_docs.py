@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import pytest
 
 import augury
 from augury.lm.bundled import REVISION
+from augury.oracle.hub import SHIPPED
 from tests.conftest import ROOT, require
 from tests.docs.blocks import PYTHON, SHELL, Block, anchors_of, blocks_of, commands_of, links_of, table_after
 
@@ -46,8 +48,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def shipped(smollm2: Any) -> None:
     """The bundled model, and the oracle that ships for it."""
-    from augury.oracle.hub import SHIPPED
-
     whole = (SHIPPED["smollm2"] / "adapter_model.safetensors").is_file()
     require(whole, "the shipped oracle smollm2 is not in this checkout")
 
@@ -280,10 +280,10 @@ def test_activations_fields_are_those_written(tmp_path: Path) -> None:
 
 
 def test_batch_fields_are_those_read() -> None:
-    from augury.cli import jsonl
+    from augury.cli import rows
 
-    assert set(documented("batch")) == jsonl._FIELDS
-    assert tuple(documented("batch")[:3]) == jsonl._CONTEXTS
+    assert set(documented("batch")) == rows._FIELDS
+    assert tuple(documented("batch")[:3]) == rows._CONTEXTS
 
 
 def test_rollout_fields_are_the_dataclass() -> None:
@@ -341,6 +341,9 @@ def test_notebook_was_run() -> None:
     assert outputs
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert str(Path.home()) not in json.dumps(outputs)
+    shipped = hashlib.sha256((SHIPPED["smollm2"] / "adapter_model.safetensors").read_bytes()).hexdigest()
+    told = notebook["metadata"]["augury"]["adapter_sha256"]
+    assert told == shipped, "its answers are an older oracle's: run python docs/make_notebook.py"
 
 
 @pytest.mark.slow

@@ -143,6 +143,7 @@ def test_a_contract_says_how_far_it_was_trained():
     assert trained is not None and contract.versions["peft"] and contract.created
     assert (trained.recipe, trained.data_fingerprint, trained.seed) == ("test", "f" * 64, 0)
     assert (trained.steps, trained.tokens, trained.examples, trained.seconds) == (2, 200, 8, 4)
+    assert trained.data and f"{recipe().rollouts.train:,} rollouts" in trained.data and "past lens" in trained.data
 
 
 def test_metrics_go_on_behind_whole_lines_only(tmp_path):

@@ -173,7 +173,7 @@ def say(text: str, style: str | None = None) -> None:
 
 def write_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout, on one line."""
-    typer.echo(dumps(value, getattr(sys.stdout, "encoding", None) or "utf-8"))
+    typer.echo(dumps(value, sys.stdout.encoding or "utf-8"))
 
 
 def dumps(value: Any, encoding: str = "utf-8") -> str:

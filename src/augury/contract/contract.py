@@ -137,9 +137,11 @@ class Positions(_Frozen):
 
 
 class TrainedOn(_Frozen):
-    """What the oracle was trained on: counts of tokens, examples and optimizer steps, the time, and the machine."""
+    """What the oracle was trained on: the data in a sentence, counts of tokens, examples and optimizer steps, the time,
+    and the machine."""
 
     recipe: str | None = None
+    data: str | None = None
     data_fingerprint: str | None = None
     tokens: Count | None = None
     examples: Count | None = None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from augury.activations.versions import versions
 from augury.contract import Contract, ModelIdentity, TrainedOn
+from augury.data.bank import topics_of
 from augury.errors import FormatError, InputError
 from augury.files import write_text
 from augury.lm import LanguageModel
@@ -102,11 +103,23 @@ def described(contract: Contract, recipe: Recipe, lm: LanguageModel, data_finger
     """The contract with what training starts from."""
     trained = TrainedOn(
         recipe=recipe.name,
+        data=_data(recipe),
         data_fingerprint=data_fingerprint,
         hardware=_hardware(lm),
         seed=recipe.optimizer.seed,
     )
     return contract.model_copy(update={"trained_on": trained, "versions": versions(), "git_commit": commit()})
+
+
+def _data(recipe: Recipe) -> str:
+    """The data in a sentence, for the card."""
+    made, tasks = recipe.rollouts, sorted({t for stage in recipe.stages for t, w in stage.mix.weights.items() if w})
+    sampling = f"at most {made.max_new_tokens} tokens, temperature {made.temperature:g}, top-p {made.top_p:g}"
+    return (
+        f"{made.train:,} rollouts of the base itself ({sampling}) to requests made from templates and "
+        f"{len(topics_of('train'))} topics; tasks: {', '.join(tasks).replace('_', ' ')}; answers from the request's "
+        "labels and the rollout's tokens"
+    )
 
 
 def counted(contract: Contract, steps: Sequence[StepReport]) -> Contract:
