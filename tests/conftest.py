@@ -35,7 +35,7 @@ settings.load_profile("augury")
 def require(condition: object, reason: str) -> None:
     """Skip the test where `condition` is false, saying why; under `CI=true` fail instead.
 
-    For what a machine may lack: a system package, the evaluation data, the bundled model.
+    For what a machine may lack: a system package, or the bundled model.
     """
     if condition:
         return
@@ -61,14 +61,6 @@ def golden() -> Path:
     """The golden cases: part of the repository, so their absence is always a failure."""
     folder = ROOT / "tests" / "golden"
     assert (folder / "SHA256SUMS").is_file(), f"{folder} is incomplete"
-    return folder
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The evaluation data beside the checkout."""
-    folder = ROOT.parent / "shared" / "data"
-    require(folder.is_dir(), f"the evaluation data is not at {folder.parent.name}/{folder.name} beside the checkout")
     return folder
 
 
