@@ -95,3 +95,28 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(place: Path, busy: InputError) -> Iterator[None]:
+    """Only one process works behind the lock file `place`; the lock goes with the process, however it ends.
+
+    What holds it may take it again, so parts are safe alone and a caller can hold it around all of them.
+
+    Raises:
+        InputError: `busy`, where another process holds it.
+        StorageError: Its folder cannot be written.
+    """
+    from filelock import FileLock, Timeout  # slow to import, and most verbs take no lock
+
+    with storing(place.parent):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place, timeout=0, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise busy from None
+    try:
+        yield
+    finally:
+        lock.release()

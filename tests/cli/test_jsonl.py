@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 import augury
 from augury.cli import fingerprint
 from augury.cli.fingerprint import folder_fingerprint
 from augury.cli.jsonl import run_file
-from augury.cli.targets import writing_alone
 from augury.lm.adapters import add_adapter, save_adapter
 from augury.oracle import Oracle
 from tests.cli.conftest import CONFIG, Invoke, Tiny, one_object, randomise, refused
@@ -290,7 +290,8 @@ def test_two_processes_do_not_write_one_file(
     """Each would ask and write everything. The lock is gone afterwards."""
     out = tmp_path / "results" / "out.jsonl"
     arguments = ["score", "--jsonl", many, "-o", out, "-q", ABOUT, *tiny.options, "--donors", "0"]
-    with writing_alone(out), monkeypatch.context() as patch:
+    out.parent.mkdir()
+    with FileLock(out.with_name(f".{out.name}.lock")), monkeypatch.context() as patch:
         patch.setattr("augury.lm.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
         refused(invoke(*arguments), 2, "is being written already", "another process", "another OUT")
     result = invoke(*arguments)

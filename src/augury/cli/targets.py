@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from augury.errors import InputError, StorageError
-from augury.files import storing
+from augury.files import locked
 
 
 def check_target(path: Path, option: str) -> None:
@@ -45,21 +45,12 @@ def writing_alone(path: Path) -> Iterator[None]:
         InputError: Another process writes to it.
         StorageError: Its folder cannot be written.
     """
-    from filelock import FileLock, Timeout  # slow to import, and most verbs take no lock
-
     whole = path.resolve()  # one lock for all names of the file
     place = whole.with_name(f".{whole.name}.lock")
-    with storing(path):
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place, timeout=0)
+    why = "another process writes its results there and holds its lock"
+    with locked(place, InputError(f"{path} is being written already.", why, "wait for it, or name another OUT")):
         try:
-            lock.acquire()
-        except Timeout:
-            why = "another process writes its results there and holds its lock"
-            raise InputError(f"{path} is being written already.", why, "wait for it, or name another OUT") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            place.unlink(missing_ok=True)  # still held: who comes now makes a file of its own, and none is left behind
-        lock.release()
+            yield
+        finally:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)  # still held: who comes now makes a file of its own

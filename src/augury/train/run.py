@@ -9,14 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from augury.activations import resolve_layers
 from augury.contract import Contract, Positions
 from augury.data.prompts import make_prompts
 from augury.data.rollouts import Rollout, generate_rollouts, read_rollouts
 from augury.errors import AuguryError, InputError, NotFoundError
-from augury.files import storing, write_text
+from augury.files import locked, write_text
 from augury.lm import LanguageModel, Sampling, load_model
 from augury.lm.pretrained import parse_dtype
 from augury.train.checks import check_recipe
@@ -207,23 +205,13 @@ def train_run(recipe: Recipe, run: Path, prepared: Prepared, progress: Progress)
 
 @contextmanager
 def one_run(run: Path) -> Iterator[None]:
-    """Only one process works in a run's folder; the lock goes with the process, however it ends.
-
-    What holds it may take it again, so the parts of a run are safe alone and a caller can hold it around all of them.
+    """Only one process works in a run's folder; what holds the lock may take it again.
 
     Raises:
         InputError: Another process works there.
         StorageError: The folder cannot be written.
     """
-    with storing(run):
-        run.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run.resolve() / ".lock", timeout=0, is_singleton=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            why = "another process holds its lock"
-            raise InputError(f"{run} is being worked on already.", why, "wait for it, or choose another -o") from None
-    try:
+    why = "another process holds its lock"
+    busy = InputError(f"{run} is being worked on already.", why, "wait for it, or choose another -o")
+    with locked(run.resolve() / ".lock", busy):
         yield
-    finally:
-        lock.release()
