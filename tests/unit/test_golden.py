@@ -8,13 +8,13 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from augury.contract import Contract, Injection
 from augury.errors import FormatError, InputError, NotFoundError
 from augury.lm import load_model
 from augury.lm.adapters import load_adapter
-from augury.oracle.golden import ADAPTER, CAPTURE_BOUND, LOGITS_BOUND, _answers, equal_tokens, run_case
+from augury.oracle.golden import ADAPTER, CAPTURE_BOUND, LOGITS_BOUND, Case, _answers, equal_tokens, run_case
 from augury.oracle.prompt import build_labelled, build_prompt
 
 CASES = ("llama", "mistral", "qwen3")
@@ -36,7 +36,8 @@ def test_a_wrong_injection_is_seen(golden, wrong):
     folder = golden / "llama"
     lm = load_model(folder / "model", dtype=torch.float32, attn_implementation="eager")
     load_adapter(lm, folder / "adapter", ADAPTER)
-    case, expected = json.loads((folder / "case.json").read_text()), load_file(folder / "expected.safetensors")
+    case = Case.model_validate_json((folder / "case.json").read_text())
+    expected = load_file(folder / "expected.safetensors")
     logits, _ = _answers(lm, case, expected, wrong)
     assert logits["logits_no_injection"] <= LOGITS_BOUND < min(logits["logits_coef1.0"], logits["logits_coef2.0"])
 
@@ -133,3 +134,14 @@ def test_a_broken_case_is_refused(golden, tmp_path, text):
     (folder / "case.json").write_text(json.dumps({**case, "contexts": [5]}) if text is None else text)
     with pytest.raises(FormatError):
         run_case(folder)
+
+
+def test_a_case_without_all_its_tensors_is_refused(golden, tmp_path):
+    folder = tmp_path / "case"
+    shutil.copytree(golden / "llama", folder)
+    tensors = load_file(folder / "expected.safetensors")
+    del tensors["vectors_1"]
+    save_file(tensors, folder / "expected.safetensors")
+    with pytest.raises(FormatError, match="incomplete") as refusal:
+        run_case(folder)
+    assert "vectors_1" in refusal.value.why

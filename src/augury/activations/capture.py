@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ def is_batch(source: Any) -> bool:
     if not isinstance(source, Sequence) or isinstance(source, (str, Transcript)) or not source:
         return False
     first = source[0]
-    return not isinstance(first, (int, Message)) and not (isinstance(first, dict) and "role" in first)
+    return not isinstance(first, (Integral, Message)) and not (isinstance(first, dict) and "role" in first)
 
 
 def capture_bytes(model: LanguageModel, n_layers: int, n_positions: int) -> int:

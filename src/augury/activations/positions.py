@@ -12,6 +12,7 @@ from augury.contract import percent_to_layer
 from augury.errors import InputError
 from augury.lm import LanguageModel, Transcript
 from augury.lm.chat import needs_tokenizer
+from augury.lm.values import is_whole
 
 _LAST = re.compile(r"last(?:\s+(\d+))?$")
 _FIRST = re.compile(r"first(?:\s+(\d+))?$")
@@ -83,10 +84,10 @@ def _resolve(lm: LanguageModel, transcript: Transcript, selector: Any) -> Sequen
         return [i for span in transcript.spans if span.role == selector.value for i in range(span.start, span.stop)]
     if isinstance(selector, slice):
         return _slice(n, selector)
-    if isinstance(selector, int) and not isinstance(selector, bool):
-        return _indices([selector], n)
-    if isinstance(selector, Sequence) and all(isinstance(i, int) and not isinstance(i, bool) for i in selector):
-        return _indices(selector, n)
+    if is_whole(selector):
+        return _indices([int(selector)], n)
+    if isinstance(selector, Sequence) and all(map(is_whole, selector)):
+        return _indices([int(i) for i in selector], n)
     raise _unknown(selector)
 
 
@@ -161,13 +162,14 @@ def resolve_layers(n_layers: int, layers: Any) -> tuple[int, ...]:
     Raises:
         InputError: Outside the model's depth, none, one named twice, or no layer at all.
     """
-    if not isinstance(layers, (int, str, Iterable)):
+    one = is_whole(layers) or isinstance(layers, str)
+    if not one and not isinstance(layers, Iterable):
         raise InputError(
             f"{layers!r} names no layer.",
             f"it is a {type(layers).__name__}",
             'give an index, a percent of depth such as "62%", or a list of these',
         )
-    items = [layers] if isinstance(layers, (int, str)) else list(layers)
+    items = [layers] if one else list(layers)
     if len(items) == 1 and isinstance(items[0], str) and "," in items[0]:
         items = items[0].split(",")
     found = []

@@ -31,7 +31,7 @@ def save(activations: Activations | Sequence[Activations], path: str | Path) -> 
     """Write activations of one context, or of several, to a safetensors file.
 
     Raises:
-        InputError: Nothing to write, or a folder's name.
+        InputError: Nothing to write, what could not be read again, or a folder's name.
         StorageError: The file cannot be written; nothing partial is left, and an older file stays.
     """
     items = [activations] if isinstance(activations, Activations) else list(activations)
@@ -39,11 +39,24 @@ def save(activations: Activations | Sequence[Activations], path: str | Path) -> 
         raise InputError("There is nothing to save.", "the list of activations is empty", "capture something first")
     path = expanded(path)
     needs_file_name(path)
+    for item in items:
+        _check_before(item)
     tensors = _tensors(items)
     metadata = {"augury": _header(items, isinstance(activations, Activations))}
     with replacing(path) as partial:
         save_file(tensors, partial, metadata=metadata)
     return path
+
+
+def _check_before(item: Activations) -> None:
+    """Refuse what `load` would call broken."""
+    try:
+        _whole(list(item.layers), "layers")
+        _whole(list(item.positions), "positions")
+        _checked(item)
+    except ValueError as error:
+        instead = "save floating-point rows of layers from 0, each once"
+        raise InputError("These activations cannot be saved.", str(error), instead) from error
 
 
 def _tensors(items: Sequence[Activations]) -> dict[str, Tensor]:

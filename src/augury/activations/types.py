@@ -17,6 +17,7 @@ from augury.activations.versions import versions
 from augury.contract import ModelIdentity
 from augury.errors import InputError
 from augury.lm import LanguageModel, Transcript
+from augury.lm.values import is_whole
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Activations:
     def from_tensor(cls, vectors: Tensor, layers: int | Sequence[int]) -> Activations:
         """A bare tensor `[n, d_model]` (or `[layers, n, d_model]`), which has no text: the text controls refuse it."""
         stacked = vectors[None] if vectors.ndim == 2 else vectors
-        named = (layers,) if isinstance(layers, int) else tuple(layers)
+        named = _layers(layers)
         if stacked.ndim != 3:
             raise InputError(
                 "This tensor holds no activations.", f"its shape is {list(vectors.shape)}", "pass a tensor [n, d_model]"
@@ -134,7 +135,7 @@ class Activations:
 
     def at_layers(self, layers: int | Sequence[int]) -> Activations:
         """The same positions at some of the captured layers."""
-        named = (layers,) if isinstance(layers, int) else tuple(layers)
+        named = _layers(layers)
         missing = [layer for layer in named if layer not in self.layers]
         if missing or not named:
             raise InputError(f"Layers {missing} were not captured.", f"there are {self.layers}", "capture them first")
@@ -179,6 +180,11 @@ class Activations:
         return (
             f"Activations({name}, layers {list(self.layers)}, {len(self)} positions ({shown}), d_model {self.d_model})"
         )
+
+
+def _layers(layers: Any) -> tuple[int, ...]:
+    """One layer, or several, as Python's numbers."""
+    return (int(layers),) if is_whole(layers) else tuple(int(layer) for layer in layers)
 
 
 def _plain(value: Any) -> Any:

@@ -66,6 +66,9 @@ def ask(
     if donors is not None and not controls:
         why = "an answer in words is compared with donors only under the control `shuffled`"
         raise InputError("--donors does nothing here.", why, "pass --controls too, or leave --donors out")
+    if donors == 0:
+        why = "the control `shuffled` asks donors"
+        raise InputError("--donors 0 does not go with --controls.", why, "pass 2 or more, or leave one of the two out")
     options: dict[str, Any] = {
         "samples": samples,
         "temperature": 1.0 if temperature is None else temperature,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from augury.cli.options import SHIPPED, ModelOptions, OracleOptions
 from augury.cli.sources import oracle_name
+from augury.files import expanded
 
 # Of a larger file size and time are taken: reading it would take as long as loading the model.
 WHOLE_BYTES = 1 << 28
@@ -24,14 +25,14 @@ def fingerprints(models: ModelOptions, oracles: OracleOptions) -> dict[str, str]
         NetworkError: The oracle is on the hub, which cannot be reached.
     """
     named = {"model": models.model, "adapter": models.adapter, "target": oracles.target}
-    folders = {what: Path(name).expanduser() for what, name in named.items() if name not in (None, SHIPPED)}
+    folders = {what: expanded(name) for what, name in named.items() if name not in (None, SHIPPED)}
     folders = {what: folder for what, folder in folders.items() if folder.is_dir()}
     folders["oracle"] = _oracle_folder(oracle_name(models, oracles))
     return {what: folder_fingerprint(folder) for what, folder in folders.items()}
 
 
 def _oracle_folder(name: str) -> Path:
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if name != SHIPPED and folder.is_dir():
         return folder  # without importing torch, so that a finished run is told at once
     from augury.oracle.hub import find_oracle

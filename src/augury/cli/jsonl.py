@@ -25,6 +25,7 @@ from augury.cli.rows import Row, read_row
 from augury.cli.sources import STDIN, Loaded, capture_many, load, transcript
 from augury.cli.targets import check_target, writing_alone
 from augury.errors import AuguryError, InputError, NotFoundError, StorageError
+from augury.files import expanded
 
 if TYPE_CHECKING:
     from augury.activations import Activations
@@ -58,7 +59,7 @@ class Bad:
 
 def run_file(verb: Verb, request: Request, as_json: bool) -> None:
     """Ask everything that the file asks, and exit with 1 where a line could not be used."""
-    source, out = str(request.batch.jsonl), Path(request.batch.out or "").expanduser()
+    source, out = str(request.batch.jsonl), expanded(request.batch.out or "")
     check_target(out, "-o")
     bad = Bad()
     tasks = list(_tasks(verb, request, _lines(source), bad))
@@ -93,7 +94,7 @@ def _report(out: Path, kept: int, written: int, bad: Bad, as_json: bool) -> None
 def _lines(source: str) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, line) of every line that is not blank. It is read once, so that a pipe will do."""
     # As bytes: what is no UTF-8 makes one line bad, not the file.
-    with nullcontext(sys.stdin.buffer) if source == STDIN else _opened(Path(source).expanduser()) as stream:
+    with nullcontext(sys.stdin.buffer) if source == STDIN else _opened(expanded(source)) as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
                 yield number, line
@@ -264,9 +265,11 @@ def _selector(row: Row, default: str) -> Any:
 def _ask_chunk(
     verb: Verb, loaded: Loaded, tasks: Sequence[tuple[Task, Any]], bad: Bad, tell: Tell
 ) -> list[tuple[Task, Any]]:
-    acts = _capture(verb, loaded, tasks)
-    pairs = [(acts[task.row.line], task.question) for task, _ in tasks]
-    asked = [task for task, _ in tasks]
+    acts = _capture(verb, loaded, tasks, bad)
+    asked = [task for task, _ in tasks if task.row.line in acts]
+    pairs = [(acts[task.row.line], task.question) for task in asked]
+    if not pairs:
+        return []
     try:
         return list(zip(asked, verb.run(loaded.oracle, pairs, tell), strict=True))
     except AuguryError:
@@ -287,14 +290,25 @@ def _answers(verb: Verb, loaded: Loaded, task: Task, pair: Pair, bad: Bad) -> bo
     return True
 
 
-def _capture(verb: Verb, loaded: Loaded, tasks: Sequence[tuple[Task, Any]]) -> dict[int, Activations]:
-    """Each line's activations; lines that are read alike are captured together."""
+def _capture(verb: Verb, loaded: Loaded, tasks: Sequence[tuple[Task, Any]], bad: Bad) -> dict[int, Activations]:
+    """The activations of each line that has any; lines that are read alike are captured together."""
     alike: dict[str, list[tuple[Row, Any]]] = {}
     for row, read in {task.row.line: (task.row, read) for task, read in tasks}.values():
         alike.setdefault(dumps([row.layers, _selector(row, verb.positions)]), []).append((row, read))
-    found = {}
+    found: dict[int, Activations] = {}
     for group in alike.values():
-        first = group[0][0]
-        acts = capture_many(loaded, [read for _, read in group], first.layers, _selector(first, verb.positions))
-        found.update({row.line: one for (row, _), one in zip(group, acts, strict=True)})
+        try:
+            found |= _captured(verb, loaded, group)
+        except AuguryError:  # such as values that are not finite: whose they are, each by itself tells
+            for row, read in group:
+                try:
+                    found |= _captured(verb, loaded, [(row, read)])
+                except AuguryError as error:
+                    bad.add_error(row.line, error)
     return found
+
+
+def _captured(verb: Verb, loaded: Loaded, group: Sequence[tuple[Row, Any]]) -> dict[int, Activations]:
+    first = group[0][0]
+    acts = capture_many(loaded, [read for _, read in group], first.layers, _selector(first, verb.positions))
+    return {row.line: one for (row, _), one in zip(group, acts, strict=True)}

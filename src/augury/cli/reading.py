@@ -100,9 +100,6 @@ def _check_donors(verb: Verb) -> None:
     if verb.settings.get("donors") == 1:
         why = "one donor is no comparison: there is no place among one"
         raise InputError("--donors cannot be 1.", why, "pass 2 or more, or 0 for none")
-    if verb.settings.get("controls") and verb.settings.get("donors") == 0:
-        why = "the control `shuffled` asks donors"
-        raise InputError("--donors 0 does not go with --controls.", why, "pass 2 or more, or leave one of the two out")
 
 
 def _check_batch(request: Request) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from augury.cli.common import Tell, as_refusal, fail, say
+from augury.cli.common import Tell, as_refusal, fail, say, tell_interruption
 from augury.cli.options import (
     AsJson,
     BatchOptions,
@@ -25,6 +25,7 @@ from augury.cli.options import (
 from augury.cli.reading import Pair, Request, Verb, carry_out
 from augury.cli.targets import check_target
 from augury.errors import InputError
+from augury.files import expanded
 
 if TYPE_CHECKING:
     from augury.oracle import Oracle
@@ -85,7 +86,9 @@ def _draw(scans: Sequence[Any], plot: Path) -> None:
     from augury.oracle.plot import heat_map
 
     try:
-        drawn = heat_map(scans, plot.expanduser())
+        drawn = heat_map(scans, expanded(plot))
+    except KeyboardInterrupt as error:
+        raise typer.Exit(tell_interruption(as_json=False)) from error
     except Exception as error:
         if os.environ.get("AUGURY_DEBUG"):
             raise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from augury.cli.common import say, working
 from augury.cli.options import SHIPPED, ContextOptions, ModelOptions, OracleOptions, StoredOptions
 from augury.errors import AuguryError, FormatError, InputError, NotFoundError
+from augury.files import expanded
 
 if TYPE_CHECKING:
     from augury.activations import Activations
@@ -108,7 +109,7 @@ def _json(path: str) -> Any:
 def _file_text(path: str) -> str:
     """A text file, or stdin."""
     try:
-        return sys.stdin.read() if path == STDIN else Path(path).expanduser().read_text(encoding="utf-8")
+        return sys.stdin.read() if path == STDIN else expanded(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise NotFoundError(f"There is no file {path}.", "nothing lies there", "check the path") from error
     except UnicodeDecodeError as error:
@@ -157,7 +158,7 @@ def load_target(models: ModelOptions, name: str | None = None) -> LanguageModel:
 
     _check_device(models.device)
     source = name or models.model
-    hidden = source == SHIPPED or Path(source).expanduser().is_dir()
+    hidden = source == SHIPPED or expanded(source).is_dir()
     if hidden:  # a bar for weights that are here already; the hub's are worth one
         os.environ.setdefault("TQDM_DISABLE", "1")
     with working(f"loading {source}") if hidden else _announced(source):

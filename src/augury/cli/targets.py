@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from augury.errors import InputError, StorageError
-from augury.files import locked
+from augury.files import expanded, locked
 
 
 def check_target(path: Path, option: str) -> None:
@@ -18,7 +18,7 @@ def check_target(path: Path, option: str) -> None:
         InputError: A folder, a pipe or a device, or a place below a file.
         StorageError: No right to write there.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder.", f"{option} writes one file", f"name a file, such as {path}/NAME")
     if path.exists() and not path.is_file():
@@ -46,11 +46,7 @@ def writing_alone(path: Path) -> Iterator[None]:
         StorageError: Its folder cannot be written.
     """
     whole = path.resolve()  # one lock for all names of the file
-    place = whole.with_name(f".{whole.name}.lock")
     why = "another process writes its results there and holds its lock"
-    with locked(place, InputError(f"{path} is being written already.", why, "wait for it, or name another OUT")):
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                place.unlink(missing_ok=True)  # still held: who comes now makes a file of its own
+    busy = InputError(f"{path} is being written already.", why, "wait for it, or name another OUT")
+    with locked(whole.with_name(f".{whole.name}.lock"), busy):
+        yield

@@ -57,8 +57,8 @@ def peft_config(config: Mapping[str, Any]) -> PeftConfig:
         )
     _check_options(config)
     _check_start(config)
-    _check_numbers(config)
     known = {key: value for key, value in config.items() if key in kind.__dataclass_fields__ and key != "peft_type"}
+    _check_numbers(known)
     try:
         return kind(**{**known, "inference_mode": False})
     except Exception as error:  # peft checks some values itself and trips over others
@@ -84,7 +84,7 @@ def _check_options(config: Mapping[str, Any]) -> None:
 
 def _check_numbers(config: Mapping[str, Any]) -> None:
     """Python's JSON takes NaN and Infinity, and with them, or a scale beyond all sense, every answer is nonsense."""
-    wrong = [f"{name} is {value}" for name, value in _numbers(config) if not abs(value) <= _LARGEST]
+    wrong = [f"{name} is {value}" for name, value in _floats(config) if not abs(value) <= _LARGEST]
     if wrong:
         raise FormatError(
             "The adapter's configuration is not valid.",
@@ -93,15 +93,12 @@ def _check_numbers(config: Mapping[str, Any]) -> None:
         )
 
 
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers in a configuration, each with its path."""
+def _floats(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All floating-point numbers in a configuration, each with its path."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _numbers(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _numbers(inner, name)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield from _floats(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, float):
         yield name, value
 
 

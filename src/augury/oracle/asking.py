@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from augury.contract import Contract
 from augury.errors import ContractError, InputError
 from augury.lm import Sampling
+from augury.lm.values import is_whole
 from augury.oracle.answers import Answer, Settings, Unavailable
 from augury.oracle.consensus import consensus, normalise_answer
 from augury.oracle.controls import CONTROLS, WITH_ORACLE, Item, plans, run_plans
@@ -35,7 +36,7 @@ def new_tokens(contract: Contract, given: int | None) -> int:
     stated = contract.generation.get("max_new_tokens")
     if stated is None:
         return DEFAULT_NEW_TOKENS
-    if isinstance(stated, bool) or not isinstance(stated, int) or stated < 1:
+    if not is_whole(stated) or stated < 1:
         why = f"its generation.max_new_tokens is {stated!r}"
         raise ContractError("The contract does not say how long an answer may be.", why, "pass max_new_tokens=24")
     return stated
@@ -48,7 +49,7 @@ def settings_of(samples: int | None, temperature: float, max_new_tokens: int, se
         InputError: A negative number of samples, several at temperature 0, or settings that cannot be used.
     """
     count = samples or 0
-    if isinstance(samples, bool) or not isinstance(count, int) or count < 0:
+    if not is_whole(count) or isinstance(samples, bool) or count < 0:
         raise InputError("The number of samples cannot be used.", f"it is {samples!r}", "pass 0 (greedy) or more")
     if count > 1 and temperature == 0:
         raise InputError(
@@ -56,9 +57,8 @@ def settings_of(samples: int | None, temperature: float, max_new_tokens: int, se
             f"{count} of them would agree whatever the oracle knows",
             "use temperature=1 for samples, or leave samples out for the greedy answer",
         )
-    settings = Settings(count, temperature if count else 0.0, max_new_tokens, seed)
-    _sampling(settings)
-    return settings
+    checked = Sampling(max_new_tokens, temperature if count else 0.0, 1.0, seed)
+    return Settings(int(count), checked.temperature, checked.max_new_tokens, checked.seed)
 
 
 def _sampling(settings: Settings) -> Sampling:

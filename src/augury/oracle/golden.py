@@ -5,19 +5,19 @@ Source of the cases: `adamkarvonen/activation_oracles` (MIT); the folder's form 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from augury.activations import capture_vectors
 from augury.contract import Injection
-from augury.errors import AuguryError, FormatError, NotFoundError
+from augury.errors import FormatError, NotFoundError
 from augury.lm import LanguageModel, Sampling, load_model
 from augury.lm.adapters import adapters_on, load_adapter
 from augury.lm.batch import columns_of, left_pad
@@ -27,6 +27,24 @@ from augury.oracle.inject import injecting
 CAPTURE_BOUND, LOGITS_BOUND = 1e-5, 1e-4
 ADAPTER = "golden"
 AGAIN = "make the case again"
+
+
+class Case(BaseModel):
+    """`case.json`: the inputs. What else stands there tells people how the case was made."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    contexts: list[list[int]]
+    context_layers: list[int]
+    context_positions: list[list[int]]
+    injected_layer_source: int
+    prompts: list[list[int]]
+    placeholder_id: int
+    injection_layer: int
+    operation: Literal["add", "replace"]
+    coefficients: list[float]
+    max_new_tokens: int
+    pad_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,16 +88,6 @@ def run_case(folder: Path) -> CaseResult:
         FormatError: The case names inputs that cannot be used.
     """
     case, expected = _read(folder)
-    try:
-        return _run(folder, case, expected)
-    except AuguryError:
-        raise
-    except (LookupError, TypeError, ValueError) as error:
-        why = f"its inputs lead to {type(error).__name__}: {error}"
-        raise FormatError(f"{folder} cannot be run.", why, AGAIN) from error
-
-
-def _run(folder: Path, case: dict[str, Any], expected: dict[str, Tensor]) -> CaseResult:
     lm = load_model(folder / "model", dtype=torch.float32, device_map="cpu", attn_implementation="eager")
     load_adapter(lm, folder / "adapter", ADAPTER)
     details = _captures(lm, case, expected)
@@ -88,7 +96,7 @@ def _run(folder: Path, case: dict[str, Any], expected: dict[str, Tensor]) -> Cas
     return CaseResult(capture, max(logits.values()), all(greedy.values()), {**details, **logits, **_floats(greedy)})
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: Path) -> tuple[Case, dict[str, Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -99,48 +107,44 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{folder} is no golden case.", f"{', '.join(missing)} missing", "name a folder such as tests/golden/llama"
         )
     try:
-        case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-        expected = load_file(folder / "expected.safetensors")
-    except (ValueError, RecursionError, SafetensorError) as error:
+        case = Case.model_validate_json((folder / "case.json").read_text(encoding="utf-8"))
+        return case, load_file(folder / "expected.safetensors")
+    except ValidationError as error:
+        why = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors())
+        raise FormatError(f"{folder}/case.json cannot be used.", why, AGAIN) from error
+    except (ValueError, SafetensorError) as error:
         raise FormatError(f"{folder} is a broken golden case.", str(error), AGAIN) from error
-    if not isinstance(case, dict):
-        raise FormatError(f"{folder}/case.json is no object.", f"it holds a {type(case).__name__}", AGAIN)
-    needed = ("contexts", "context_layers", "context_positions", "injected_layer_source", "prompts", "placeholder_id")
-    absent = [name for name in (*needed, "injection_layer", "operation", "coefficients") if name not in case]
-    if absent:
-        raise FormatError(f"{folder}/case.json lacks inputs.", f"{', '.join(absent)}", AGAIN)
-    return case, expected
 
 
-def _captures(lm: LanguageModel, case: dict[str, Any], expected: dict[str, Tensor]) -> dict[str, float]:
+def _captures(lm: LanguageModel, case: Case, expected: dict[str, Tensor]) -> dict[str, float]:
     """Whole contexts at every layer, then the rows that are injected."""
-    layers, contexts = case["context_layers"], case["contexts"]
+    layers, contexts = case.context_layers, case.contexts
     found = {}
     whole = capture_vectors(lm, contexts, layers, [range(len(context)) for context in contexts])
     for i, vectors in enumerate(whole):
         for layer, rows in zip(layers, vectors, strict=True):
             name = f"acts_l{layer}_ctx{i}"
-            found[name] = _distance(rows, expected[name])
+            found[name] = _distance(rows, _wanted(expected, name))
     for i, vectors in enumerate(vectors_of(lm, case)):
-        found[f"vectors_{i}"] = _distance(vectors, expected[f"vectors_{i}"])
+        found[f"vectors_{i}"] = _distance(vectors, _wanted(expected, f"vectors_{i}"))
     return found
 
 
-def vectors_of(lm: LanguageModel, case: dict[str, Any]) -> list[Tensor]:
+def vectors_of(lm: LanguageModel, case: Case) -> list[Tensor]:
     """The vectors that each prompt receives: `[slots, d_model]`."""
-    source = case["injected_layer_source"]
-    return [v[0] for v in capture_vectors(lm, case["contexts"], [source], case["context_positions"])]
+    source = case.injected_layer_source
+    return [v[0] for v in capture_vectors(lm, case.contexts, [source], case.context_positions)]
 
 
 def _answers(
-    lm: LanguageModel, case: dict[str, Any], expected: dict[str, Tensor], injection: Injection | None = None
+    lm: LanguageModel, case: Case, expected: dict[str, Tensor], injection: Injection | None = None
 ) -> tuple[dict[str, float], dict[str, bool]]:
-    site = injection or Injection(block=case["injection_layer"], operation=case["operation"])
-    prompts, vectors = case["prompts"], vectors_of(lm, case)
-    batch = left_pad(prompts, case.get("pad_id", 0), lm.device)
-    fillers = {case.get("pad_id", 0), lm.pad_id, *lm.end_ids}
+    site = injection or Injection(block=case.injection_layer, operation=case.operation)
+    prompts, vectors = case.prompts, vectors_of(lm, case)
+    batch = left_pad(prompts, case.pad_id, lm.device)
+    fillers = {case.pad_id, lm.pad_id, *lm.end_ids}
     slots = [
-        columns_of(offset, [i for i, token in enumerate(prompt) if token == case["placeholder_id"]])
+        columns_of(offset, [i for i, token in enumerate(prompt) if token == case.placeholder_id])
         for offset, prompt in zip(batch.offsets, prompts, strict=True)
     ]
 
@@ -157,16 +161,23 @@ def _answers(
     logits: dict[str, float] = {}
     greedy: dict[str, bool] = {}
     with torch.no_grad(), adapters_on(lm.model, [ADAPTER]):
-        logits["logits_no_injection"] = _distance(lm.logits(1, **inputs())[:, -1], expected["logits_no_injection"])
-        for coefficient in case["coefficients"]:
+        plain = lm.logits(1, **inputs())[:, -1]
+        logits["logits_no_injection"] = _distance(plain, _wanted(expected, "logits_no_injection"))
+        for coefficient in case.coefficients:
             with filled(coefficient):
                 last = lm.logits(1, **inputs())[:, -1]
             logits[f"logits_coef{coefficient}"] = _distance(last, expected[_key(expected, "logits_coef", coefficient)])
-            tokens = decode(lm, batch, Sampling(case["max_new_tokens"]), prefill=lambda c=coefficient: filled(c))
+            tokens = decode(lm, batch, Sampling(case.max_new_tokens), prefill=lambda c=coefficient: filled(c))
             want = expected[_key(expected, "greedy_coef", coefficient)]
             found = [row[0] for row in tokens]
             greedy[f"greedy_coef{coefficient}"] = equal_tokens(found, want.tolist(), fillers)
     return logits, greedy
+
+
+def _wanted(expected: dict[str, Tensor], name: str) -> Tensor:
+    if name not in expected:
+        raise FormatError("The golden case is incomplete.", f"it has no {name}", AGAIN)
+    return expected[name]
 
 
 def _key(expected: dict[str, Tensor], stem: str, coefficient: float) -> str:

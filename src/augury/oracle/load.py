@@ -13,6 +13,7 @@ from augury.errors import InputError
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_config, check_moves, load_adapter, names_on
 from augury.lm.load import needs_model
+from augury.lm.locks import alone
 from augury.oracle.hub import find_oracle, repository_name
 from augury.oracle.oracle import Oracle
 from augury.oracle.reading import without_target
@@ -54,12 +55,13 @@ def load_oracle(
     config = adapter_config(folder)
     known = _contract(folder, name, config, contract, model)
     base = without_target(model)
-    notes = check_runs_on(known, base.identity, off_contract)
-    adapter = new_adapter_name(base)
-    report = load_adapter(model, folder, adapter)
-    log.info("%s: %d tensors in %d modules", name, report.tensors, report.modules)
-    if verify:
-        check_moves(base, adapter, f"The oracle {name}")
+    with alone(model.model):
+        notes = check_runs_on(known, base.identity, off_contract)
+        adapter = new_adapter_name(base)
+        report = load_adapter(model, folder, adapter)
+        log.info("%s: %d tensors in %d modules", name, report.tensors, report.modules)
+        if verify:
+            check_moves(base, adapter, f"The oracle {name}")
     return Oracle(model, known, adapter, name, config, off_contract, tuple(notes))
 
 

@@ -17,6 +17,7 @@ from augury.errors import InputError, NotFoundError
 from augury.lm import LanguageModel
 from augury.lm.adapters import remove_adapter
 from augury.lm.locks import alone
+from augury.lm.values import is_number, is_whole
 from augury.oracle.answers import Answer, Scan, Score, Source, Unavailable
 from augury.oracle.asking import ask_items, new_tokens, settings_of
 from augury.oracle.choices import YES_NO, prefixed, spell
@@ -294,8 +295,7 @@ class Oracle:
         """Who answers: exactly this oracle's adapter on."""
         self._check_loaded()
         used = self.contract.injection.coefficient if coefficient is None else coefficient
-        number = isinstance(used, (int, float)) and not isinstance(used, bool)
-        if not number or not 0 < abs(used) <= MAX_COEFFICIENT:
+        if not is_number(used) or not 0 < abs(used) <= MAX_COEFFICIENT:
             why = f"it is {used!r}, which would inject nothing or nonsense"
             instead = f"pass a number other than 0 and at most {MAX_COEFFICIENT:g}, or use controls"
             raise InputError("The coefficient cannot be used.", why, instead)
@@ -377,9 +377,9 @@ def _pairs(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _positive(value: int, name: str, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value) or value < least:
         raise InputError(f"{name} cannot be {value!r}.", f"it is a number of at least {least}", "pass such a number")
-    return value
+    return int(value)
 
 
 def _donors(value: int, least: int = 0) -> int:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from augury.errors import AuguryError, FormatError, StorageError
+from augury.files import open_up
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d+)$")
@@ -53,6 +54,7 @@ def save_checkpoint(
         write_oracle(partial)
         moments = _moments(parameters, optimizer)
         save_file(moments, partial / _OPTIMIZER)
+        open_up(partial / _OPTIMIZER)
         (partial / _STATE).write_text(json.dumps({"step": step, "moments": len(moments)}), encoding="utf-8")
         _onto_disk(*(path for path in partial.rglob("*") if path.is_file()), partial)
         shutil.rmtree(final, ignore_errors=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from augury.contract import Contract
-from augury.errors import AuguryError, InputError
+from augury.errors import InputError
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_parameters, add_adapter, remove_adapter
 from augury.oracle.prompt import build_labelled
@@ -18,16 +21,15 @@ def check_recipe(lm: LanguageModel, recipe: Recipe, contract: Contract) -> None:
     """Render the longest prompts and put the adapter on and off again, so that hours of rollouts do not come first.
 
     Raises:
-        ContractError: The slot token is not one token, or the chat template does not hold the prompt.
-        InputError: `lora` does not fit the model, or names modules that it does not have.
+        ContractError: The slot token is not one token, the chat template does not hold the prompt, or the adapter does
+            not fit the model.
+        InputError: `lora` names modules that the model does not have.
+        FormatError: `lora` is not valid.
     """
     for layers in contract.layers or ():
         build_labelled(lm, contract, layers, recipe.longest_window, QUESTION, "Yes")
     _check_names(lm, recipe)
-    try:
-        add_adapter(lm, lora_config(recipe), TRIED)
-    except AuguryError as error:
-        raise _unfit(lm, error.why) from error
+    add_adapter(lm, lora_config(recipe), TRIED)
     try:
         if not adapter_parameters(lm.model, TRIED):
             raise _unfit(lm, "it would train nothing")
@@ -36,13 +38,22 @@ def check_recipe(lm: LanguageModel, recipe: Recipe, contract: Contract) -> None:
 
 
 def _check_names(lm: LanguageModel, recipe: Recipe) -> None:
-    """Of several names peft is content when one is found; an expression it tries itself."""
+    """Of several names peft is content when one is found; of an expression it does not say what there is."""
     wanted = recipe.lora.target_modules
-    paths = [f".{path}" for path, _ in lm.model.named_modules()]
-    names = () if isinstance(wanted, str) else wanted
-    missing = [name for name in names if not any(path.endswith(f".{name}") for path in paths)]
+    paths = [path for path, _ in lm.model.named_modules()]
+    if isinstance(wanted, str):
+        missing = [] if wanted == "all-linear" or _matches(wanted, paths) else [wanted]
+    else:
+        missing = [name for name in wanted if not any(f".{path}".endswith(f".{name}") for path in paths)]
     if missing:
         raise _unfit(lm, f"the model has no module {', '.join(missing)}")
+
+
+def _matches(expression: str, paths: Sequence[str]) -> bool:
+    try:
+        return any(re.fullmatch(expression, path) for path in paths)
+    except re.error:
+        return False
 
 
 def _unfit(lm: LanguageModel, why: str) -> InputError:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from augury.files import expanded
 from augury.lm import bundled
 from augury.lm.load import ALIASES
 from augury.train.metrics import read_metrics
@@ -120,7 +121,7 @@ class _Shape:
 
 def _shape(model: str) -> _Shape | None:
     """The model's size, from its configuration and the headers of its weights; None where it is not a folder here."""
-    folder = bundled.smollm2_folder() if model in ALIASES else Path(model).expanduser()
+    folder = bundled.smollm2_folder() if model in ALIASES else expanded(model)
     config, weights = folder / "config.json", sorted(folder.glob("*.safetensors"))
     if not config.is_file() or not weights:
         return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -245,3 +247,11 @@ def test_choices_and_contracts_of_another_kind_are_refused(oracle: Oracle, folde
         oracle.score(CONTEXT, COOKING, choices=(1, 2))  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="no contract"):
         load_oracle(folder, oracle.lm, contract=5)  # pyright: ignore[reportArgumentType]
+
+
+def test_numpys_numbers_are_numbers(oracle: Oracle) -> None:
+    plain = oracle.ask(CONTEXT, WHO, coefficient=2.0, samples=2, temperature=0.5, seed=3, max_new_tokens=3)
+    numpys = {"coefficient": np.int64(2), "samples": np.int64(2), "temperature": np.float32(0.5), "seed": np.int64(3)}
+    found = oracle.ask(CONTEXT, WHO, max_new_tokens=np.int64(3), **numpys)  # pyright: ignore
+    assert found.samples == plain.samples and found.settings == plain.settings
+    json.dumps(found.to_dict())

@@ -39,6 +39,6 @@ def test_threads_get_what_each_would_get_alone(lm: LanguageModel, folder: Path) 
                 load_oracle(folder, lm).unload()
             return True
 
-        with ThreadPoolExecutor(5) as pool:
-            running = [pool.submit(work) for work in (captures, asks, scores, generates, loads)]
+        with ThreadPoolExecutor(6) as pool:
+            running = [pool.submit(work) for work in (captures, asks, scores, generates, loads, loads)]
             assert all([found.result() for found in running])
