@@ -29,7 +29,7 @@ IDS = [str(path.relative_to(ROOT)) for path in PAGES]
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 RUN = [page for page in PAGES if any(b.lang in (*PYTHON, *SHELL) and b.no_test is None for b in blocks_of(page))]
 # What a reader would do in a shell and a test must not: it is checked instead.
-CHECKED = ("make", "pip", "git")
+CHECKED = ("make", "pip", "python", "git")
 
 
 # --- blocks that are run -------------------------------------------------------------------------------------------
@@ -123,6 +123,8 @@ def test_shell_names_what_exists(block: Block) -> None:
             check_make(command[1:])
         elif command[0] == "pip":
             check_pip(command[1:])
+        elif command[0] == "python":
+            check_script(command[1:])
         else:
             assert command[0] in ("augury", *CHECKED), f"{block.where}: nobody checks '{command[0]}'"
 
@@ -146,6 +148,15 @@ def check_pip(words: Sequence[str]) -> None:
         else:
             known = (".", "augury", REVISION)
             assert word.startswith("-") or word in known or re.fullmatch(r"torch(==[\d.]+)?", word), word
+
+
+def check_script(words: Sequence[str]) -> None:
+    """A script of the repository that takes these options."""
+    script = ROOT / words[0]
+    assert script.is_file(), f"there is no {words[0]}"
+    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    unknown = {word for word in words[1:] if word.startswith("-") and not re.search(rf"(?<!\S){word}\b", told)}
+    assert not unknown, f"{words[0]} takes no {unknown}"
 
 
 AUGURY_LINES = [
