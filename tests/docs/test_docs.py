@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 import augury
 from augury.lm.bundled import REVISION
@@ -355,6 +356,23 @@ def test_notebook_was_run() -> None:
     shipped = hashlib.sha256((SHIPPED["smollm2"] / "adapter_model.safetensors").read_bytes()).hexdigest()
     told = notebook["metadata"]["augury"]["adapter_sha256"]
     assert told == shipped, "its answers are an older oracle's: run python docs/make_notebook.py"
+
+
+def test_quality_tells_the_shipped_report() -> None:
+    """The page's tables, the package's report and the contract's figures are those of one measurement."""
+    import json
+
+    from augury.train.report import Report, markdown
+
+    folder = SHIPPED["smollm2"]
+    told = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    contract = json.loads((folder / "oracle.json").read_text(encoding="utf-8"))
+    report = TypeAdapter(Report).validate_python({name: told[name] for name in ("lens", "yes_no", "topic")})
+    assert contract["evaluation"] == json.loads(json.dumps(report.headline()))
+    assert contract["trained_on"] == told["trained_on"]
+    page = (DOCS / "quality.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in markdown(report).splitlines() if line.startswith("|")]
+    assert [row for row in rows if row not in page] == []
 
 
 @pytest.mark.slow
