@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
+from transformers.models.bamba import modeling_bamba
 
 from augury.lm import LanguageModel, load_model
 
@@ -187,6 +189,11 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "bamba": _bamba,
 }
 LEAKY = {"leaky": _leaky}  # reads like the others, but has no cache to decode with
+NEW = ("qwen3_5", "bamba")  # the oldest transformers lack the one, and have no plain cache for the other
+if not hasattr(transformers, "Qwen3_5ForCausalLM"):
+    del FAMILIES["qwen3_5"]
+if hasattr(modeling_bamba, "HybridMambaAttentionDynamicCache"):
+    LEAKY["bamba"] = FAMILIES.pop("bamba")
 
 LORA: dict[str, Any] = {
     "peft_type": "LORA",

@@ -13,7 +13,7 @@ from augury.lm import LanguageModel
 from tests.families import FAMILIES, LEAKY, WIDTH, build, ids
 
 ALL = [*FAMILIES, *LEAKY]
-LINEAR = ("qwen3_next", "qwen3_5", "bamba")
+LINEAR = [family for family in ("qwen3_next", "qwen3_5", "bamba") if family in ALL]
 ADD = Injection()
 PROMPT, SLOTS = ids(12, seed=3), [4, 5, 6]
 

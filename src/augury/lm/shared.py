@@ -8,6 +8,7 @@ survive: whether a model does is found by trying, and nothing is shared where it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from augury.errors import ModelError
 from augury.lm.adapters import adapters_on
 from augury.lm.batch import Padded, left_pad
 from augury.lm.load import LanguageModel
@@ -118,17 +120,32 @@ def take_rows(cache: Any, rows: Tensor) -> Any:
     """The cache with its batch rows chosen anew, repeats allowed: `rows` holds row numbers.
 
     Beam search's `reorder_cache` is what every kind of cache layer has, recurrent states included.
+
+    Raises:
+        ModelError: The model gave no cache.
     """
+    if cache is None:
+        raise ModelError(
+            "This model cannot be decoded from.",
+            "asked for a cache, it gave none; some hybrid models need a newer transformers for that",
+            "update transformers; capturing and scoring work without a cache",
+        )
     cache.reorder_cache(rows)
     return cache
 
 
 def prefix_leak(lm: LanguageModel, shared: int = 5, length: int = 6, padding: int = 4) -> float:
-    """How far a shared prefix with padding behind it moves the last logits, relative to their norm."""
+    """How far a shared prefix with padding behind it moves the last logits, relative to their norm.
+
+    Infinitely far where the model gives no cache.
+    """
     ids = [(7 * i + 3) % min(lm.vocab_size, 997) for i in range(shared + length)]
     rows = [ids, [*ids, *ids[:padding]]]
     with torch.no_grad(), adapters_on(lm.model, lm.target_adapters):
         batch = SharedBatch(tuple(ids[:shared]), left_pad([row[shared:] for row in rows], lm.pad_id, lm.device))
-        found = forward_shared(lm, batch, 1).logits[0, -1].float()
+        try:
+            found = forward_shared(lm, batch, 1).logits[0, -1].float()
+        except ModelError:  # it gives no cache, so there is nothing to share
+            return math.inf
         alone = lm.logits(1, input_ids=torch.tensor([ids], device=lm.device))[0, -1].float()
     return float((found - alone).norm() / alone.norm())

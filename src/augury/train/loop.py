@@ -204,7 +204,7 @@ def _training(lm: LanguageModel, parameters: dict[str, nn.Parameter], settings: 
     """The adapter's parameters take gradients inside, and only they; its dropout is on, the base's off."""
     frozen = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
     dropouts = adapter_dropouts(lm.model, ADAPTER)
-    with recomputing(lm.model) if settings.gradient_checkpointing else nullcontext():
+    with recomputing(lm.blocks) if settings.gradient_checkpointing else nullcontext():
         try:
             for parameter in frozen:
                 parameter.requires_grad_(False)

@@ -15,8 +15,13 @@ from augury.errors import ModelError
 from augury.lm import LanguageModel
 from augury.lm.blocks import find_decoder
 from augury.lm.logprobs import continuation_logprobs
-from tests.families import N_LAYERS, WIDTH, build, ids
+from tests.conftest import require
+from tests.families import FAMILIES, N_LAYERS, NEW, WIDTH, build, ids
 from tests.plain_paths import close, model, plain_blocks, plain_logits
+
+
+def test_no_family_is_left_out() -> None:
+    require(set(NEW) <= set(FAMILIES), f"this transformers is too old for {' or '.join(NEW)}")
 
 
 def test_blocks_are_the_text_decoders(lm: LanguageModel) -> None:

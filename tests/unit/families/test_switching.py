@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from augury.activations import capture
+from augury.errors import ModelError
 from augury.lm import LanguageModel, load_model
 from augury.lm.adapters import (
     active_adapters,
@@ -23,6 +25,7 @@ from augury.lm.adapters import (
 )
 from augury.lm.hooks import on_output
 from augury.lm.load import weights_fingerprint
+from augury.lm.recompute import recomputing
 from augury.oracle.inject import inject, injecting
 from tests.families import N_LAYERS, add_random_adapter, build
 from tests.plain_paths import ADD, PROMPT, SLOTS, close, fail, models, plain_blocks, plain_logits, vectors
@@ -159,23 +162,42 @@ def runs_inside(block: nn.Module) -> Iterator[Counter[str]]:
             handle.remove()
 
 
-def test_gradient_checkpointing_changes_nothing(adapted: LanguageModel) -> None:
-    lm, given = adapted, vectors(3)
+@contextmanager
+def transformers_own(lm: LanguageModel) -> Iterator[None]:
+    """What a user may have switched on."""
+    lm.model.gradient_checkpointing_enable({"use_reentrant": False})
     lm.model.train()
     try:
-        with runs_inside(lm.blocks[-1]) as once:
-            loss, plain = gradients(lm, given)
-        lm.model.gradient_checkpointing_enable({"use_reentrant": False})
-        with runs_inside(lm.blocks[-1]) as twice:
-            again, checkpointed = gradients(lm, given)
+        yield
     finally:
         lm.model.gradient_checkpointing_disable()
         lm.model.eval()
+
+
+@pytest.mark.parametrize("kind", ["ours", "transformers'"])
+def test_gradient_checkpointing_changes_nothing(adapted: LanguageModel, kind: str) -> None:
+    lm, given = adapted, vectors(3)
+    if kind != "ours" and "__call__" in vars(GradientCheckpointingLayer):
+        pytest.skip("this transformers runs a block's hooks again in the backward pass")
+    with runs_inside(lm.blocks[-1]) as once:
+        loss, plain = gradients(lm, given)
+    with recomputing(lm.blocks) if kind == "ours" else transformers_own(lm), runs_inside(lm.blocks[-1]) as twice:
+        again, checkpointed = gradients(lm, given)
     first = next(iter(once))  # of the others the recomputation may stop short, when it has what it needs
     assert (once[first], twice[first]) == (1, 2), "nothing was computed again"
     assert close(loss, again, 1e-6) and plain.keys() == checkpointed.keys()
     for key, gradient in plain.items():
         assert close(gradient, checkpointed[key], 1e-5), key
+    assert not any("forward" in vars(block) for block in lm.blocks)
+
+
+def test_checkpointing_refuses_a_cache() -> None:
+    lm = build("llama")
+    found = torch.tensor([PROMPT])
+    cache = lm.model(input_ids=found, use_cache=True).past_key_values
+    with recomputing(lm.blocks), pytest.raises(ModelError, match="goes on from a cache"):
+        lm.model(input_ids=found, past_key_values=cache)
+    assert lm.model(input_ids=found, past_key_values=cache).logits.isfinite().all()
 
 
 def test_the_fingerprint_names_the_base(decoding: LanguageModel) -> None:
