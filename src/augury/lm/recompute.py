@@ -50,7 +50,7 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
-def _put_back(block: nn.Module, own: object) -> None:
+def _put_back(block: nn.Module, own: Callable[..., Any] | None) -> None:
     """The forward of the block's class, or the one that somebody had put over it."""
     if own is None:
         del block.forward
