@@ -179,6 +179,7 @@ def test_gradient_checkpointing_changes_nothing(adapted: LanguageModel, kind: st
     lm, given = adapted, vectors(3)
     if kind != "ours" and "__call__" in vars(GradientCheckpointingLayer):
         pytest.skip("this transformers runs a block's hooks again in the backward pass")
+    forwards = [vars(block).get("forward") for block in lm.blocks]  # some transformers leave their own there
     with runs_inside(lm.blocks[-1]) as once:
         loss, plain = gradients(lm, given)
     with recomputing(lm.blocks) if kind == "ours" else transformers_own(lm), runs_inside(lm.blocks[-1]) as twice:
@@ -188,7 +189,7 @@ def test_gradient_checkpointing_changes_nothing(adapted: LanguageModel, kind: st
     assert close(loss, again, 1e-6) and plain.keys() == checkpointed.keys()
     for key, gradient in plain.items():
         assert close(gradient, checkpointed[key], 1e-5), key
-    assert not any("forward" in vars(block) for block in lm.blocks)
+    assert [vars(block).get("forward") for block in lm.blocks] == forwards
 
 
 def test_checkpointing_refuses_a_cache() -> None:
