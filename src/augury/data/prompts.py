@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from string import Formatter
 
 from augury.data import bank
@@ -22,15 +23,22 @@ class Prompt:
         split: `heldout` prompts use held-out topics and held-out templates only.
         labels: What is known: `topic`, `category`, `kind`, `phrase`, `sentiment`, `tense`, `person`, `language`,
             `name`, `job`, `place`, `hobby`, `food`.
+        author: Who wrote it: the bank, or the file it was read from.
     """
 
     text: str
     split: Split
     labels: dict[str, str] = field(default_factory=dict)
+    author: str = "bank"
 
 
-def make_prompts(count: int, split: Split, seed: int) -> list[Prompt]:
-    """`count` prompts of all kinds in random order; equal for equal arguments."""
+def make_prompts(count: int, split: Split, seed: int) -> Iterator[Prompt]:
+    """`count` prompts of all kinds in random order, one at a time; equal for equal arguments."""
+    return islice(_prompts(split, seed), count)
+
+
+def _prompts(split: Split, seed: int) -> Iterator[Prompt]:
+    """Without end."""
     rng = random.Random(f"{seed}:{split}")
     makers: dict[str, Callable[[Topic, Split, random.Random], Prompt]] = {
         "task": _task,
@@ -38,14 +46,12 @@ def make_prompts(count: int, split: Split, seed: int) -> list[Prompt]:
         "language": _language,
     }
     pool = bank.topics_of(split)
-    prompts = []
-    while len(prompts) < count:
+    while True:
         round_of_topics = rng.sample(pool, len(pool))  # every topic once before any twice
         kinds = rng.choices(list(KINDS), list(KINDS.values()), k=len(pool))
         for topic, kind in zip(round_of_topics, kinds, strict=True):
             make = makers.get(kind) or (lambda t, s, r, kind=kind: _attribute(kind, t, s, r))
-            prompts.append(make(topic, split, rng))
-    return prompts[:count]
+            yield make(topic, split, rng)
 
 
 def _of_split(what: str, templates: list[str] | tuple[str, ...], split: Split) -> list[str]:
