@@ -1,57 +1,84 @@
-"""The stream of examples: how often each length is asked, and which weights a mix refuses."""
+"""The order of a run's examples: shares, stages, every unit once before any twice, and the same after a resume."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from augury.data.mix import Mix, Stream
-from augury.data.rollouts import Rollout
+from augury.data.mix import Order, Stage, check_stages, expected
+from tests.unit.test_samplers import as_likely
+
+UNITS = {"lens": np.arange(700), "pairs": np.repeat(np.arange(300), 2), "rare": np.arange(10)}
 
 
-def stream(lengths: list[int]) -> Stream:
-    found = [Rollout(i, "train", tuple(range(10 + n)), (2, 6), (10, 10 + n), {}) for i, n in enumerate(lengths)]
-    return Stream(found, "train", 0, lambda ids: " ".join(map(str, ids)))
+def stages(*shares: dict[str, float], forget: bool = False) -> list[Stage]:
+    return [Stage(until=(i + 1) / len(shares), weights=weights, forget=forget) for i, weights in enumerate(shares)]
 
 
-@pytest.mark.parametrize("task", ["past_lens", "future_lens"])
-def test_every_k_is_asked_as_often_though_most_rollouts_are_too_short_for_the_long_ones(task):
-    mix = Mix(weights={task: 1.0}, long_k=1.0)
-    asked = [example for i in range(3000) for example in stream([12] * 30 + [80] * 3).unit(i, mix)]
-    of_length = Counter((len(example.answer_ids) - 1) // 10 for example in asked)
-    assert sorted(of_length) == [0, 1, 2, 3, 4]
-    assert min(of_length.values()) > 0.17 * len(asked) and max(of_length.values()) < 0.23 * len(asked)
+def order(weights: dict[str, float], pool: int = 100, total: int = 10_000, seed: int = 0) -> Order:
+    return Order(stages(weights), UNITS, pool, total, seed)
 
 
-def test_short_k_take_all_rollouts_alike():
-    mix = Mix(weights={"past_lens": 1.0}, long_k=0.0)
-    asked = Counter(stream([20, 20, 80, 80]).unit(i, mix)[0].rollout for i in range(2000))
-    assert min(asked.values()) > 430 and max(asked.values()) < 570
+def test_shares_are_of_examples() -> None:
+    """A pair counts twice, and still gets its share and no more."""
+    run = order({"lens": 0.5, "pairs": 0.4, "rare": 0.1})
+    found = Counter(name for number in range(100) for name, _ in run.pool(number))
+    as_likely(Counter({**found, "pairs": found["pairs"] // 2, "lens": found["lens"] // 2, "rare": found["rare"] // 2}),
+              {"lens": 0.5, "pairs": 0.4, "rare": 0.1})  # fmt: skip
+
+
+@given(st.integers(0, 2**32), st.integers(2, 60))
+def test_every_unit_once_before_any_twice(seed: int, pool: int) -> None:
+    run = order({"pairs": 1.0}, pool=2 * pool, seed=seed)
+    rows = [row for number in range(-(-700 // (2 * pool))) for _, row in run.pool(number)]
+    assert sorted(rows[:600]) == list(range(600))
+    assert all(b == a + 1 and a % 2 == 0 for a, b in zip(rows[::2], rows[1::2], strict=True))
+    assert rows[600:] != rows[: len(rows) - 600]
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=6))
+def test_a_pool_is_a_function_of_its_number(numbers: list[int]) -> None:
+    weights = {"lens": 0.5, "pairs": 0.4, "rare": 0.1}
+    run = order(weights)
+    assert [run.pool(number) for number in numbers] == [order(weights).pool(number) for number in numbers]
+
+
+def test_stages_change_the_shares() -> None:
+    run = Order(stages({"lens": 1.0}, {"lens": 0.1, "pairs": 0.9}), UNITS, 100, 2000, 0)
+    assert {name for number in range(10) for name, _ in run.pool(number)} == {"lens"}
+    later = Counter(name for number in range(10, 20) for name, _ in run.pool(number))
+    assert later["pairs"] > 5 * later["lens"] > 0
+    assert expected(stages({"lens": 1.0}, {"lens": 0.1, "pairs": 0.9}), 2000) == {"lens": 1100, "pairs": 900}
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("found", "message"),
     [
-        {"weights": {"past": 1.0}},
-        {"weights": {"open": 0.0}},
-        {"weights": {"open": 1.0, "yes_no": -1.0}},
-        {"weights": {"open": 1.0}, "yes_no": {"mood": 1.0}},
-        {"weights": {"open": 1.0}, "open": {"near_topic": 1.0}},
-        {"weights": {"open": 1.0}, "windows": 3},
-        {"weights": {"open": float("nan")}},
-        {"weights": {"open": float("inf")}},
-        {"weights": {"open": 1.0}, "max_window": 0},
-        {"weights": {"open": 1.0}, "lens_window": 0},
-        {"weights": {"open": 1.0}, "single": 1.5},
+        (stages({"lens": 1.0}, {"pairs": 1.0}), "forgotten"),
+        (stages({"lens": 1.0}, {"lens": 0.09, "pairs": 0.91}), "forgotten"),
+        (stages({"lens": 1.0}, {"lens": 0.5, "pairs": 0.5}, {"pairs": 1.0}), "forgotten"),
+        (stages({"lense": 1.0}), "lense"),
+        ([Stage(until=0.5, weights={"lens": 1.0})], "until"),
+        ([Stage(until=1.0, weights={"lens": 1.0}), Stage(until=0.5, weights={"lens": 1.0})], "until"),
+        ([], "until"),
     ],
 )
-def test_a_mix_of_what_is_not_known_is_refused(wrong):
+def test_stages_that_make_no_sense_are_refused(found: list[Stage], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_stages(found, list(UNITS))
+
+
+def test_a_tenth_is_enough_and_forgetting_can_be_said() -> None:
+    check_stages(stages({"lens": 1.0}, {"lens": 0.1, "pairs": 0.9}), list(UNITS))
+    check_stages(stages({"lens": 1.0}, {"pairs": 1.0}, forget=True), list(UNITS))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"lens": -1.0}, {"lens": 0.0}, {"lens": float("nan")}])
+def test_weights_that_draw_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
-        Mix.model_validate(wrong)
-
-
-def test_with_a_window_of_one_every_question_reads_one_activation():
-    mix = Mix(weights={"open": 1.0}, open={"speaker": 1.0}, max_window=1, single=0.0)
-    assert {len(stream([20]).unit(i, mix)[0].positions) for i in range(50)} == {1}
+        Stage(until=1.0, weights=wrong)

@@ -1,124 +1,137 @@
-"""The stream of training examples: a function of (seed, number) alone, so that a resumed run continues it exactly."""
+"""Which examples a run sees, and when: a function of the seed and the example's number alone."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
-from augury.data.bank import Split
-from augury.data.example import Example
-from augury.data.rollouts import Rollout
-from augury.data.sources.lens import lens_example, lens_places
-from augury.data.sources.questions import OPEN_KINDS, YES_NO_KINDS, Place, open_question, pick_read, yes_no_pair
-from augury.errors import InputError
+from augury.data.sources.base import Settings, draw
 
-TASKS = ("past_lens", "future_lens", "yes_no", "open")
+KEPT = 0.1  # of an earlier source's share: below, what it taught is forgotten (Bauer et al. 2026)
 
 
-class Mix(BaseModel):
-    """What examples are made of.
+class Stage(Settings):
+    """Shares of the sources that hold until a share of the run's examples.
 
     Attributes:
-        weights: Share of each task among the examples.
-        yes_no: Weight of each kind of yes/no question.
-        open: Weight of each kind of open question.
-        max_window: The longest window that questions read; with 1 all of them read one activation.
-        lens_window: The longest window that lens examples read; from 1 on each length is as likely.
-        single: Share of questions that read one activation only.
-        at_request_end: Share of questions about the request that read its end (see `pick_read`).
-        long_k: Share of lens examples with k drawn from 1 to 50 instead of 1 to 8.
+        until: Where it ends; the last one ends at 1.
+        weights: Share of each source among the examples.
+        forget: Whether it may keep less than a tenth of what an earlier stage gave a source.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    until: float = Field(gt=0, le=1)
+    weights: dict[str, float] = Field(min_length=1)
+    forget: bool = False
 
-    weights: dict[str, float]
-    yes_no: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
-    open: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
-    max_window: int = Field(default=10, ge=1)
-    lens_window: int = Field(default=8, ge=1)
-    single: float = Field(default=0.35, ge=0, le=1)
-    at_request_end: float = Field(default=0.7, ge=0, le=1)
-    long_k: float = Field(default=0.15, ge=0, le=1)
-
-    @field_validator("weights", "yes_no", "open")
+    @field_validator("weights")
     @classmethod
-    def _known(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, float]:
-        names = {"weights": TASKS, "yes_no": YES_NO_KINDS, "open": OPEN_KINDS}[str(info.field_name)]
-        unknown = sorted(value.keys() - set(names))
-        if unknown or not any(weight > 0 for weight in value.values()) or min(value.values()) < 0:
-            raise ValueError(f"weights must be >= 0, not all 0, over {', '.join(names)}; unknown: {unknown}")
+    def _some(cls, value: dict[str, float]) -> dict[str, float]:
+        if min(value.values()) < 0 or not sum(value.values()):
+            raise ValueError("weights must be >= 0 and not all 0")
         return value
 
+    def share(self, source: str) -> float:
+        """The source's share of this stage's examples."""
+        return self.weights.get(source, 0.0) / sum(self.weights.values())
 
-TRIES = 1000
+
+def check_stages(stages: Sequence[Stage], sources: Sequence[str]) -> None:
+    """ValueError where the stages do not cover the run, name a source that there is not, or forget one unsaid."""
+    ends = [stage.until for stage in stages]
+    if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
+        raise ValueError(f"`until` must rise and end at 1, not {ends}")
+    seen: dict[str, float] = {}
+    for number, stage in enumerate(stages, 1):
+        if unknown := sorted(stage.weights.keys() - set(sources)):
+            raise ValueError(f"stage {number} weighs {', '.join(unknown)}; the sources are {', '.join(sources)}")
+        for source, before in seen.items():
+            if stage.share(source) < KEPT * before - 1e-9 and not stage.forget:
+                raise ValueError(
+                    f"stage {number} gives {source} {stage.share(source):.1%} of its examples, after {before:.1%}: "
+                    "below a tenth it is forgotten; weigh it more, or say `forget: true` in the stage"
+                )
+        seen = {source: max(seen.get(source, 0), stage.share(source)) for source in (*seen, *stage.weights)}
 
 
-class Stream:
-    """Examples by number; `stream.unit(i, mix)` makes one unit (an example, or a yes/no pair)."""
+def stage_at(stages: Sequence[Stage], share: float) -> Stage:
+    """The stage in force when `share` of the examples has been seen."""
+    return next((stage for stage in stages if share < stage.until), stages[-1])
+
+
+def expected(stages: Sequence[Stage], examples: int) -> dict[str, int]:
+    """How many examples a run draws from each source, about."""
+    found: dict[str, float] = {}
+    begin = 0.0
+    for stage in stages:
+        for source in stage.weights:
+            found[source] = found.get(source, 0) + (stage.until - begin) * examples * stage.share(source)
+        begin = stage.until
+    return {source: round(count) for source, count in found.items()}
+
+
+class Order:
+    """The run's examples, a pool at a time, as places in the sources' tables.
+
+    Each source is gone through in a random order, each unit once before any twice; units stay together.
+
+    Args:
+        stages: Shares over the run.
+        units: For each source the unit of each of its rows, rising.
+        pool: Examples in a pool.
+        total: Examples in the run.
+        seed: Of all draws.
+    """
 
     def __init__(
-        self, rollouts: Sequence[Rollout], split: Split, seed: int, decode: Callable[[Sequence[int]], str]
+        self, stages: Sequence[Stage], units: Mapping[str, NDArray[np.int64]], pool: int, total: int, seed: int
     ) -> None:
-        self.rollouts, self.seed, self.decode = rollouts, seed, decode
-        self.split: Split = split
-        self._with: dict[str, list[Rollout]] = {}
-        self._longer: dict[tuple[str, int], list[Rollout]] = {}
+        self._stages, self._pool, self._total, self._seed = stages, pool, total, seed
+        self._starts = {name: _starts(rows) for name, rows in units.items()}
+        self._mean = {name: (starts[-1] / max(1, len(starts) - 1)) for name, starts in self._starts.items()}
+        self._turn: dict[tuple[str, int], NDArray[np.int64]] = {}
+        self._next, self._drawn = 0, dict.fromkeys(units, 0)
 
-    def unit(self, number: int, mix: Mix) -> tuple[Example, ...]:
-        """The unit of this number under a mix."""
-        rng = random.Random(f"{self.seed}:{number}")
-        for _ in range(TRIES):
-            task = _draw({**mix.weights, "yes_no": mix.weights.get("yes_no", 0) / 2}, rng)  # a pair counts twice
-            if found := self._make(task, mix, rng):
-                return found
-        raise InputError(
-            "No example could be made.",
-            f"none of {TRIES} draws from the mix found a rollout with the label or the length that it needs",
-            "sample more rollouts, longer ones, or weigh other kinds of questions",
-        )
+    def pool(self, number: int) -> list[tuple[str, int]]:
+        """(source, row) of every example of a pool; a pair at its end may be cut."""
+        if number < self._next:
+            self._next, self._drawn = 0, dict.fromkeys(self._drawn, 0)
+        found: list[tuple[str, int]] = []
+        while self._next <= number:
+            found = self._draw(self._next)
+            self._next += 1
+        return found
 
-    def _make(self, task: str, mix: Mix, rng: random.Random) -> tuple[Example, ...]:
-        if task in ("past_lens", "future_lens"):
-            return self._lens(task, mix, rng)
-        kind = _draw(mix.yes_no if task == "yes_no" else mix.open, rng)
-        window = 1 if rng.random() < mix.single or mix.max_window == 1 else rng.randint(2, mix.max_window)
-        place: Place = "request_end" if rng.random() < mix.at_request_end else "anywhere"
-        read = pick_read(rng.choice(self.rollouts_with(kind)), kind, window, place, rng)
-        if read is None:
-            return ()
-        if task == "yes_no":
-            return yes_no_pair(read, kind, self.split, rng, self.decode)
-        example = open_question(read, kind, self.split, rng, self.decode)
-        return (example,) if example else ()
+    def _draw(self, number: int) -> list[tuple[str, int]]:
+        stage = stage_at(self._stages, number * self._pool / self._total)
+        rng = random.Random(f"{self._seed}:pool:{number}")
+        weights = {name: weight / self._mean[name] for name, weight in stage.weights.items() if weight}
+        found: list[tuple[str, int]] = []
+        while len(found) < self._pool:
+            name = draw(weights, rng)
+            found.extend((name, row) for row in self._take(name))
+        return found[: self._pool]
 
-    def _lens(self, task: str, mix: Mix, rng: random.Random) -> tuple[Example, ...]:
-        """A lens example; where the rollout is too short for k another is drawn, never another k: long ones count."""
-        k = rng.randint(1, 50 if rng.random() < mix.long_k else 8)
-        rollout, window = rng.choice(self.rollouts), rng.randint(1, mix.lens_window)
-        if not lens_places(rollout, task, k, window):
-            longer = self._long_enough(task, k, window)
-            if not longer:
-                return ()
-            rollout = rng.choice(longer)
-        example = lens_example(rollout, task, k, window, rng, self.decode)
-        return (example,) if example else ()
+    def _take(self, name: str) -> range:
+        """The rows of the source's next unit."""
+        starts = self._starts[name]
+        epoch, place = divmod(self._drawn[name], len(starts) - 1)
+        self._drawn[name] += 1
+        unit = self._order(name, epoch)[place]
+        return range(starts[unit], starts[unit + 1])
 
-    def _long_enough(self, task: str, k: int, window: int) -> list[Rollout]:
-        key = (task, k + window)  # only their sum matters
-        if key not in self._longer:
-            self._longer[key] = [r for r in self.rollouts if lens_places(r, task, k, window)]
-        return self._longer[key]
-
-    def rollouts_with(self, kind: str) -> list[Rollout]:
-        """The rollouts that a kind of question can be asked about."""
-        if kind not in self._with:
-            label = {"task": "kind", "near_topic": "topic"}.get(kind, kind)
-            of_text = kind in ("speaker", "next", "next_word", "previous_word")
-            self._with[kind] = [r for r in self.rollouts if of_text or label in r.labels] or list(self.rollouts)
-        return self._with[kind]
+    def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
+        if (name, epoch) not in self._turn:
+            self._turn.pop((name, epoch - 1), None)
+            seed = random.Random(f"{self._seed}:{name}:{epoch}").getrandbits(63)
+            self._turn[name, epoch] = np.random.default_rng(seed).permutation(len(self._starts[name]) - 1)
+        return self._turn[name, epoch]
 
 
-def _draw(weights: dict[str, float], rng: random.Random) -> str:
-    return rng.choices(list(weights), list(weights.values()))[0]
+def _starts(units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each unit's rows begin, and the number of rows behind them."""
+    edges = np.flatnonzero(np.diff(units)) + 1
+    return np.concatenate([[0], edges, [len(units)]]).astype(np.int64)

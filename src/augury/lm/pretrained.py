@@ -53,7 +53,7 @@ def from_pretrained(source: str, revision: str | None, options: Options) -> Foun
         device_map = options.device_map if options.device_map is not None else ("cuda" if gpu else None)
         extra = {"attn_implementation": options.attention} if options.attention else {}
         model = read_weights(source, config, where, dtype=chosen, device_map=device_map, **extra)
-        tokenizer = _tokenizer(source, where)
+        tokenizer = tokenizer_of(source, where)
     # What lies in the cache now was read; the branch may have moved since the hub answered.
     commit = (cached_commit(source, revision) or answer.commit) if on_hub else None
     return Found(model.eval(), tokenizer, where, commit)
@@ -88,7 +88,8 @@ def _auto_class(config: Any) -> Any:
     return AutoModelForCausalLM if type(config) in AutoModelForCausalLM._model_mapping else AutoModelForImageTextToText
 
 
-def _tokenizer(source: str, where: dict[str, Any]) -> Any:
+def tokenizer_of(source: str, where: dict[str, Any]) -> Any:
+    """The tokenizer that lies with the weights; None in a folder without one."""
     from transformers import AutoTokenizer
 
     folder = Path(source)
