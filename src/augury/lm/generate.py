@@ -226,7 +226,7 @@ def _generate(
     end: End | None,
     step: Callable[[int], None] | None,
 ) -> list[Transcript]:
-    starts = [_start(lm, item, end, sampling.max_new_tokens) for item in conversations]
+    starts = [started(lm, item, end, sampling.max_new_tokens) for item in conversations]
     rows = [start.token_ids for start in starts]
     texts: list[list[int]] = [[] for _ in rows]
     with adapters_on(lm.model, lm.target_adapters):
@@ -235,7 +235,7 @@ def _generate(
             batch = share_prefix(lm, members, len(members[0]), sampling.max_new_tokens)
             for i, found in zip(group, decode(lm, batch, sampling, step=step), strict=True):
                 texts[i] = found[0]
-    return [_extend(start, text, lm) for start, text in zip(starts, texts, strict=True)]
+    return [extended(start, text, lm) for start, text in zip(starts, texts, strict=True)]
 
 
 def _groups(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -245,7 +245,12 @@ def _groups(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> list[list[int]]
     return length_groups([len(row) for row in rows], len(rows), equal=True)
 
 
-def _start(lm: LanguageModel, source: Any, end: End | None, new_tokens: int) -> Transcript:
+def started(lm: LanguageModel, source: Any, end: End | None, new_tokens: int) -> Transcript:
+    """The transcript that is continued.
+
+    Raises:
+        InputError: Nothing to read, no room for `new_tokens` more, or another ending than these two.
+    """
     if end not in (None, "generation", "thinking"):
         why = "an answer begins after the assistant's header, with thinking on or off"
         raise InputError(f"Nothing is generated after the ending {end!r}.", why, "use generation or thinking")
@@ -259,7 +264,8 @@ def _start(lm: LanguageModel, source: Any, end: End | None, new_tokens: int) -> 
     return start
 
 
-def _extend(start: Transcript, new: list[int], lm: LanguageModel) -> Transcript:
+def extended(start: Transcript, new: list[int], lm: LanguageModel) -> Transcript:
+    """The transcript with what was sampled, as the assistant's content up to the end token."""
     content = len(new) - (1 if new and new[-1] in lm.end_ids else 0)
     span = Span("assistant", len(start.token_ids), len(start.token_ids) + content)
     return replace(start, token_ids=(*start.token_ids, *new), spans=(*start.spans, span), end=None)

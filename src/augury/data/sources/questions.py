@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field, field_validator
+
 from augury.data import bank
 from augury.data.bank import Split
-from augury.data.example import Example
-from augury.data.rollouts import Rollout
+from augury.data.example import Context, Example
+from augury.data.fair import fair
+from augury.data.sources.base import Decode, Made, SourceSettings, draw, needs_weights
 
-Decode = Callable[[Sequence[int]], str]
 NEAR = 8  # tokens that count as "the next few words"
 
 
 @dataclass(frozen=True)
 class Read:
-    """The window of a rollout that a question is about."""
+    """The window of a context that a question is about."""
 
-    rollout: Rollout
+    context: Context
     positions: tuple[int, ...]
 
     @property
@@ -36,15 +37,15 @@ class Read:
 Place = Literal["request_end", "anywhere"]
 
 
-def pick_read(rollout: Rollout, kind: str, window: int, place: Place, rng: random.Random) -> Read | None:
-    """A window of `window` tokens for one kind of question; None where the rollout has none.
+def pick_read(context: Context, kind: str, window: int, place: Place, rng: random.Random) -> Read | None:
+    """A window of `window` tokens for one kind of question; None where the context has none.
 
     Args:
         place: For what the user asked for (topic, task, manner): `request_end` is a window that holds the last
             token of the user's message and nothing of the answer; `anywhere` is any window from the token after it to
             the answer's last. Other kinds have one place each, where their answer can be known.
     """
-    user, assistant = rollout.user, rollout.assistant
+    user, assistant = context.user, context.assistant
     if kind == "speaker":
         first, stop = rng.choice((user, assistant))
     elif kind == "language":
@@ -61,7 +62,7 @@ def pick_read(rollout: Rollout, kind: str, window: int, place: Place, rng: rando
     if not ends:
         return None
     end = rng.choice(ends)
-    return Read(rollout, tuple(range(end - window + 1, end + 1)))
+    return Read(context, tuple(range(end - window + 1, end + 1)))
 
 
 YES_NO_KINDS = (
@@ -75,6 +76,67 @@ OPEN_KINDS = (
 _OPEN_LABEL = {"task": "phrase"}
 
 
+_OF_TEXT = ("speaker", "next", "next_word", "previous_word")  # asked of any answer; other kinds need a label
+_LABEL = {"task": "kind", "near_topic": "topic"}
+
+
+class QuestionSettings(SourceSettings):
+    """Questions about answers to the prompt bank.
+
+    Attributes:
+        pairs: Share of yes/no questions; the others are open.
+        yes_no: Weight of each kind of yes/no question.
+        open: Weight of each kind of open question.
+        window: The longest window that is read; with 1 all of them read one activation.
+        single: Share of questions that read one activation only.
+        at_request_end: Share of questions about the request that read its end (see `pick_read`).
+    """
+
+    type: Literal["questions"] = "questions"
+    contexts: str = Field(min_length=1)
+    pairs: float = Field(default=0.75, ge=0, le=1)
+    yes_no: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
+    open: dict[str, float] = Field(default_factory=lambda: {"topic": 1.0})
+    window: int = Field(default=10, ge=1)
+    single: float = Field(default=0.35, ge=0, le=1)
+    at_request_end: float = Field(default=0.7, ge=0, le=1)
+
+    @field_validator("yes_no")
+    @classmethod
+    def _known_yes_no(cls, value: dict[str, float]) -> dict[str, float]:
+        return needs_weights(value, YES_NO_KINDS)
+
+    @field_validator("open")
+    @classmethod
+    def _known_open(cls, value: dict[str, float]) -> dict[str, float]:
+        return needs_weights(value, OPEN_KINDS)
+
+
+class QuestionSource:
+    """Draws yes/no pairs and open questions."""
+
+    def __init__(self, settings: QuestionSettings, made: Made) -> None:
+        self._settings, self._made = settings, made
+
+    def draw(self, number: int, rng: random.Random) -> tuple[Example, ...]:
+        """A pair, or one open question; a pair counts twice among the examples, so it is drawn half as often."""
+        settings, made = self._settings, self._made
+        pair = rng.random() < settings.pairs / (2 - settings.pairs)
+        kind = draw(settings.yes_no if pair else settings.open, rng)
+        window = 1 if settings.window == 1 or rng.random() < settings.single else rng.randint(2, settings.window)
+        place: Place = "request_end" if rng.random() < settings.at_request_end else "anywhere"
+        numbers = range(len(made.contexts)) if kind in _OF_TEXT else made.contexts.having(_LABEL.get(kind, kind))
+        if not len(numbers):
+            return ()
+        read = pick_read(made.contexts[int(rng.choice(numbers))], kind, window, place, rng)
+        if read is None:
+            return ()
+        if pair:
+            return yes_no_pair(read, kind, made.split, rng, made.decode)
+        example = open_question(read, kind, made.split, rng, made.decode)
+        return (example,) if example else ()
+
+
 def yes_no_pair(read: Read, kind: str, split: Split, rng: random.Random, decode: Decode) -> tuple[Example, ...]:
     """The pair (Yes, No) of one kind about one read; empty where the rollout has no such label."""
     values = _values(read, kind, split, rng, decode)
@@ -86,7 +148,18 @@ def yes_no_pair(read: Read, kind: str, split: Split, rng: random.Random, decode:
         question = wording.format(x=value)
         question = question[0].upper() + question[1:]
         made.append(
-            Example("yes_no", kind, read.rollout.id, read.positions, question, answer, None, f"{kind}:{wording}")
+            Example(
+                "yes_no",
+                kind,
+                split,
+                read.context.number,
+                read.positions,
+                question,
+                answer,
+                None,
+                f"{kind}:{wording}",
+                author=_author(kind),
+            )
         )
     return tuple(made)
 
@@ -96,25 +169,49 @@ def open_question(read: Read, kind: str, split: Split, rng: random.Random, decod
     answer = _open_answer(read, kind, rng, decode)
     if not answer:
         return None
-    wording = rng.choice(bank.wordings(f"open_{kind}", split))
-    return Example("open", kind, read.rollout.id, read.positions, wording, answer, None, f"open_{kind}:{wording}")
+    wordings = bank.wordings(f"open_{kind}", split)
+    wording = rng.choice(fair(wordings, answer, _few(kind)) or wordings)  # the next words may be any words
+    return Example(
+        "open",
+        kind,
+        split,
+        read.context.number,
+        read.positions,
+        wording,
+        answer,
+        None,
+        f"open_{kind}:{wording}",
+        author=_author(kind),
+    )
+
+
+def _author(kind: str) -> str:
+    """Words of the answer are the target's own; labels follow from the template."""
+    return "target" if kind in ("next", "next_word", "previous_word") else "template"
+
+
+def _few(kind: str) -> list[str]:
+    """All answers to an open question, where these are few."""
+    if kind == "speaker":
+        return ["the user", "the assistant"]
+    return _alternatives(kind) if kind in ("sentiment", "tense", "person") else []
 
 
 def _open_answer(read: Read, kind: str, rng: random.Random, decode: Decode) -> str | None:
-    labels = read.rollout.labels
+    labels = read.context.labels
     if kind == "speaker":
-        return speaker(read.rollout, read.end)
+        return speaker(read.context, read.end)
     if kind == "next":
-        following = read.rollout.token_ids[read.end + 1 : read.rollout.assistant[1]][: rng.randint(4, NEAR)]
+        following = read.context.token_ids[read.end + 1 : read.context.assistant[1]][: rng.randint(4, NEAR)]
         return decode(following).strip() or None
     if kind == "topic" and "topic" in labels:
         return topic_of(labels).answer
     return labels.get(_OPEN_LABEL.get(kind, kind))
 
 
-def speaker(rollout: Rollout, position: int) -> str:
+def speaker(context: Context, position: int) -> str:
     """Whose turn a position is in; the last token before the answer counts as the assistant's."""
-    return "the assistant" if position >= rollout.assistant[0] - 1 else "the user"
+    return "the assistant" if position >= context.assistant[0] - 1 else "the user"
 
 
 def topic_of(labels: dict[str, str]) -> bank.Topic:
@@ -124,9 +221,9 @@ def topic_of(labels: dict[str, str]) -> bank.Topic:
 
 def _values(read: Read, kind: str, split: Split, rng: random.Random, decode: Decode) -> tuple[str, str] | None:
     """What is asked about, once truly and once falsely."""
-    labels = read.rollout.labels
+    labels = read.context.labels
     if kind == "speaker":
-        true = speaker(read.rollout, read.end)
+        true = speaker(read.context, read.end)
         return true, "the user" if true == "the assistant" else "the assistant"
     if kind in ("next_word", "previous_word"):
         return _words(read, kind, rng, decode)
@@ -180,7 +277,7 @@ _WORD = re.compile(r"[A-Za-z]{4,}")
 
 def _words(read: Read, kind: str, rng: random.Random, decode: Decode) -> tuple[str, str] | None:
     """A word of the neighbouring text, and one that stands elsewhere in the same answer but not nearby."""
-    ids, assistant = read.rollout.token_ids, read.rollout.assistant
+    ids, assistant = read.context.token_ids, read.context.assistant
     if kind == "next_word":
         nearby = ids[read.end + 1 : min(read.end + 1 + NEAR, assistant[1])]
     else:

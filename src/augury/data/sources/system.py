@@ -1,0 +1,147 @@
+"""Hidden instructions and personas (LatentQA format): what shaped an answer is asked of the turns after it alone."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from augury.data.bank import Split
+from augury.data.example import Context, Example
+from augury.data.rows import split_of
+from augury.data.samplers import window
+from augury.data.sources.base import Made, SourceSettings
+from augury.data.texts import context_of
+from augury.errors import FormatError, NotFoundError
+from augury.lm import LanguageModel
+from augury.lm.chat import transcript_of
+
+# Each list's fields, as turns; the first of them that is `read` begins what is read. What stands before is the
+# instruction itself, from which the answer must not come.
+LISTS: dict[str, tuple[tuple[str, str, bool], ...]] = {
+    "control": (("user", "control_user", True),),
+    "stimulus": (
+        ("user", "control_user", False), ("assistant", "control_model", False), ("user", "stimulus_user", True),
+    ),
+    "system": (("system", "system", False), ("user", "stimulus_user", True)),
+}  # fmt: skip
+_ANSWER = "stimulus_model"  # some releases hold the completed answer too
+SHORT = 3
+
+
+class SystemSettings(SourceSettings):
+    """A folder in the format of the LatentQA release.
+
+    Attributes:
+        path: The folder: `qa.json`, and some of `control.json`, `stimulus.json` and `system.json`.
+        window: The most positions of a full span; of a longer one the last so many are read.
+        full: Share of examples that read the full span; the others read a window of 1 to 3.
+        heldout_share: Share of the labels (behaviours, with their questions) that are never trained on.
+    """
+
+    type: Literal["system"] = "system"
+    path: Path
+    window: int = Field(default=100, ge=1)
+    full: float = Field(default=0.5, ge=0, le=1)
+    heldout_share: float = Field(default=0.1, ge=0, lt=1)
+
+
+def system_contexts(lm: LanguageModel, settings: SystemSettings, split: Split) -> Iterator[Context]:
+    """The contexts of one split; a label stands in one split only, whichever lists it is in.
+
+    Raises:
+        NotFoundError: The folder lacks `qa.json`, or all three lists.
+        FormatError: A file is not in this format.
+        InputError: A conversation is longer than the model can read.
+    """
+    pairs = _object(settings.path / "qa.json", dict)
+    found = [name for name in LISTS if (settings.path / f"{name}.json").is_file()]
+    if not found:
+        why = f"none of {', '.join(f'{name}.json' for name in LISTS)} is there"
+        raise NotFoundError(f"{settings.path} holds no conversations.", why, "name a folder in the LatentQA format")
+    number = 0
+    for name in found:
+        path = settings.path / f"{name}.json"
+        for place, entry in enumerate(_object(path, list)):
+            label = _text(entry, "label", path, place)
+            if split_of(label, settings.heldout_share) != split or not pairs.get(label):
+                continue
+            yield _context(lm, name, entry, path, place, number, split, label, _pairs(pairs[label], label, path))
+            number += 1
+
+
+def _context(
+    lm: LanguageModel, name: str, entry: Any, path: Path, place: int, number: int, split: Split, label: str, qa: str
+) -> Context:
+    turns = [*LISTS[name], *([("assistant", _ANSWER, True)] if entry.get(_ANSWER) else [])]
+    messages = [{"role": role, "content": _text(entry, field, path, place)} for role, field, _ in turns]
+    transcript = transcript_of(lm, messages, "closed" if entry.get(_ANSWER) else "generation")
+    first = next(i for i, (_, _, read) in enumerate(turns) if read)
+    labels = {"label": label, "list": name, "qa": qa, "read": str(first)}
+    return context_of(lm, transcript, number, split, path.parent.name, f"{path.name}:{place}", labels)
+
+
+def _pairs(found: Any, label: str, path: Path) -> str:
+    if not all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair) for pair in found):
+        raise _broken(path.parent / "qa.json", f"the pairs of {label} are no [question, answer]")
+    return json.dumps(found, ensure_ascii=False)
+
+
+def _object(path: Path, kind: type) -> Any:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"There is no {path}.", "the folder lacks it", "name a folder in LatentQA format"
+        ) from error
+    except ValueError as error:
+        raise _broken(path, str(error)) from error
+    if not isinstance(found, kind):
+        raise _broken(path, f"it holds a {type(found).__name__}")
+    return found
+
+
+def _text(entry: Any, field: str, path: Path, place: int) -> str:
+    value = entry.get(field) if isinstance(entry, dict) else None
+    if not isinstance(value, str) or not value.strip():
+        raise _broken(path, f"entry {place} has no {field}")
+    return value
+
+
+def _broken(path: Path, why: str) -> FormatError:
+    return FormatError(f"{path} is not in the LatentQA format.", why, "mend it; docs/formats.md has the fields")
+
+
+class SystemSource:
+    """Draws a label's question about the turns that its instruction shaped."""
+
+    def __init__(self, settings: SystemSettings, made: Made) -> None:
+        self._settings, self._made = settings, made
+
+    def draw(self, number: int, rng: random.Random) -> tuple[Example, ...]:
+        """One question: half read the full span, half a window of 1 to 3 tokens in it."""
+        settings, made = self._settings, self._made
+        if not len(made.contexts):
+            return ()
+        context = made.contexts[rng.randrange(len(made.contexts))]
+        span = readable(context)
+        if rng.random() < settings.full:
+            positions = tuple(span[-settings.window :])
+        else:
+            positions = window(span, min(rng.randint(1, SHORT), len(span)), rng)
+        question, answer = rng.choice(json.loads(context.labels["qa"]))
+        return (
+            Example(
+                "system", context.labels["list"], context.split, context.number, positions, question, answer, None,
+                f"{context.labels['label']}:{question}", author=settings.path.name,
+            ),
+        )  # fmt: skip
+
+
+def readable(context: Context) -> range:
+    """The positions after the instruction: from the first turn that is read to the end, headers included."""
+    return range(context.parts[int(context.labels["read"])].start, len(context.token_ids))
