@@ -162,10 +162,15 @@ def _tail(lm: LanguageModel, contract: Contract, content: str) -> tuple[int, ...
 
 def slot_id(lm: LanguageModel, contract: Contract) -> int:
     """The id of the slot token, which must be one token."""
-    ids = needs_tokenizer(lm)(contract.prompt.slot_token, add_special_tokens=False)["input_ids"]
+    return one_token(needs_tokenizer(lm), contract.prompt.slot_token)
+
+
+def one_token(tokenizer: Any, slot_token: str) -> int:
+    """The id of a slot token; a ContractError where this tokenizer has none for it."""
+    ids = tokenizer(slot_token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         raise ContractError(
-            f"The slot token {contract.prompt.slot_token!r} is {len(ids)} tokens here.",
+            f"The slot token {slot_token!r} is {len(ids)} tokens here.",
             "a slot receives one vector, so it must be one token",
             "use the tokenizer that the oracle was trained with",
         )

@@ -182,14 +182,22 @@ def read_text(base: LanguageModel, acts: Activations) -> str | None:
 
 def window_text(base: LanguageModel, acts: Activations) -> str:
     """Only the read tokens, as text without special tokens: what `text-window` shows."""
-    ids = acts.transcript.token_ids if acts.transcript else ()
-    return " ... ".join(filter(None, (decoded(base, ids[start:stop]).strip() for start, stop in _runs(acts.positions))))
+    return text_at(base, acts.transcript.token_ids if acts.transcript else (), acts.positions)
 
 
 def whole_text(base: LanguageModel, acts: Activations) -> str:
     """Everything up to the last read token and nothing right of it: what `text-all` shows."""
-    ids = acts.transcript.token_ids if acts.transcript else ()
-    return decoded(base, ids[: max(acts.positions) + 1]).strip()
+    return text_until(base, acts.transcript.token_ids if acts.transcript else (), acts.positions)
+
+
+def text_at(base: LanguageModel, token_ids: Sequence[int], positions: Sequence[int]) -> str:
+    """The tokens at some positions, as text without special tokens; gaps between them are written `...`."""
+    return " ... ".join(filter(None, (decoded(base, token_ids[a:b]).strip() for a, b in _runs(positions))))
+
+
+def text_until(base: LanguageModel, token_ids: Sequence[int], positions: Sequence[int]) -> str:
+    """The tokens up to the last of some positions, as text without special tokens."""
+    return decoded(base, token_ids[: max(positions) + 1]).strip()
 
 
 def decoded(base: LanguageModel, ids: Sequence[int], special: bool = False) -> str:
