@@ -12,7 +12,7 @@ import pytest
 import yaml
 from filelock import FileLock, Timeout
 
-from augury.cli.train import _Bars
+from augury.cli.bars import Bars
 from augury.oracle.save import save_oracle
 from augury.train.loop import ADAPTER, lora_config
 from augury.train.recipe import read_recipe
@@ -24,15 +24,19 @@ STEPS = 4
 
 @pytest.fixture
 def recipe(tiny: Tiny, tmp_path: Path) -> Path:
-    mix = {"weights": {"past_lens": 1, "future_lens": 1, "open": 1}, "open": {"topic": 1}, "long_k": 0.0}
     found = {
         "name": "tiny",
         "model": str(tiny.model),
         "layers": [[2]],
-        "rollouts": {"train": 8, "heldout": 4, "max_new_tokens": 24, "batch_size": 8},
+        "contexts": {"answers": {"type": "rollouts", "train": 8, "heldout": 4, "max_new_tokens": 24, "batch_size": 8}},
+        "sources": {
+            "lens": {"type": "lens", "contexts": "answers", "k": 8, "heldout": 8},
+            "asked": {"type": "questions", "contexts": "answers", "pairs": 0, "heldout": 8},
+        },
         "lora": {"rank": 2, "alpha": 4},
         "optimizer": {"examples": 4 * STEPS, "batch_size": 4, "pool": 2, "checkpoint_every": 3, "learning_rate": 0.01},
-        "stages": [{"until": 1.0, "mix": mix}],
+        "stages": [{"until": 1.0, "weights": {"lens": 2, "asked": 1}}],
+        "evaluations": 0,
     }
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(found))
@@ -43,7 +47,7 @@ def recipe(tiny: Tiny, tmp_path: Path) -> Path:
 def short_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The closing report asks thousands of questions: here only its files are made."""
 
-    def finish(recipe: Any, run: Path, prepared: Any, contract: Any, progress: Callable[..., None]) -> Path:
+    def finish(recipe: Any, run: Path, prepared: Any, contract: Any, progress: Callable[..., None], ranks: Any) -> Path:
         progress("report", 0, 1)
         (run / "report.md").write_text("### Lens loss\n")
         return save_oracle(prepared.lm, ADAPTER, lora_config(recipe), contract, run / "oracle")
@@ -63,10 +67,11 @@ def test_a_run_ends_in_an_oracle_that_answers(tiny: Tiny, invoke: Invoke, recipe
     assert "steps" in result.stderr and "tokens" in result.stderr and "memory" in result.stderr
     assert "### Lens loss" in result.stdout and f"oracle: {run / 'oracle'}" in result.stdout
     assert steps_done(run) == list(range(1, STEPS + 1))
-    data = json.loads((run / "data.json").read_text())
+    data = json.loads((run / "data" / "data.json").read_text())
+    env = json.loads((run / "env.json").read_text())
     checkpoint = json.loads((run / "checkpoints" / "step-000004" / "oracle.json").read_text())
-    assert checkpoint["trained_on"]["data_fingerprint"] == data["data_fingerprint"]
-    assert checkpoint["weights_fingerprint"] == data["model"]["weights_fingerprint"]
+    assert checkpoint["trained_on"]["data_fingerprint"] == data["fingerprint"]
+    assert checkpoint["weights_fingerprint"] == env["model"]["weights_fingerprint"]
     arguments = ["--model", tiny.model, "--oracle", run / "oracle", "--json"]
     assert one_object(invoke("ask", "tea tea", "-q", "What is this about?", *arguments))["layers"] == [2]
 
@@ -75,21 +80,21 @@ def test_a_run_ends_in_an_oracle_that_answers(tiny: Tiny, invoke: Invoke, recipe
 def test_ctrl_c_ends_after_a_checkpoint_and_resume_goes_on(
     invoke: Invoke, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, told = tmp_path / "run", _Bars.step
+    run, told = tmp_path / "run", Bars.step
 
-    def step(self: _Bars, report: Any) -> None:
+    def step(self: Bars, report: Any) -> None:
         told(self, report)
         if report.step == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(_Bars, "step", step)
+    monkeypatch.setattr(Bars, "step", step)
     before = signal.getsignal(signal.SIGINT)
     stopped = invoke("train", recipe, "-o", run)
     assert stopped.exit_code == 130, stopped.output
     assert f"augury train --resume {run}" in stopped.stderr and "stopped after step 2 of 4" in stopped.stderr
     assert signal.getsignal(signal.SIGINT) is before
     assert steps_done(run) == [1, 2] and (run / "checkpoints" / "step-000002" / "state.json").is_file()
-    monkeypatch.setattr(_Bars, "step", told)
+    monkeypatch.setattr(Bars, "step", told)
     found = one_object(invoke("train", "--resume", run, "--json"))
     assert found["steps"] == STEPS and steps_done(run) == [1, 2, 3, 4]
     assert Path(found["oracle"], "oracle.json").is_file()
@@ -99,12 +104,12 @@ def test_ctrl_c_ends_after_a_checkpoint_and_resume_goes_on(
 def test_the_learning_curve_is_appended_to(
     invoke: Invoke, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("augury.train.curve.measure_once", lambda prepared: {"past_lens_gap": 0.5})
+    monkeypatch.setattr("augury.train.curve.measure_once", lambda prepared, size, ranks: {"past_lens gap": 0.5})
     run = tmp_path / "run"
-    assert invoke("train", recipe, "-o", run, "--curve", 2).exit_code == 0
+    assert invoke("train", recipe, "-o", run, "--set", "evaluations=2").exit_code == 0
     assert (run / "curve.jsonl").read_text().splitlines() == [
-        '{"step": 2, "past_lens_gap": 0.5}',
-        '{"step": 4, "past_lens_gap": 0.5}',
+        '{"step": 2, "past_lens gap": 0.5}',
+        '{"step": 4, "past_lens gap": 0.5}',
     ]
 
 
@@ -121,10 +126,10 @@ def test_a_dry_run_costs_nothing(invoke: Invoke, recipe: Path, tmp_path: Path) -
 def test_a_run_that_is_worked_on_keeps_its_recipe(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     start_run(read_recipe(recipe), run)
-    before = (run / "recipe.json").read_bytes()
+    before = (run / "config.yaml").read_bytes()
     with FileLock(run / ".lock"):
         refused(invoke("train", "--resume", run, "--set", "optimizer.examples=800"), 2, "being worked on")
-    assert (run / "recipe.json").read_bytes() == before
+    assert (run / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.usefixtures("short_report")
@@ -140,8 +145,8 @@ def test_a_run_is_held_from_its_recipe_to_its_oracle(
         except Timeout:
             free.append(False)
 
-    monkeypatch.setattr(_Bars, "phase", look)
-    monkeypatch.setattr(_Bars, "_begin", look)
+    monkeypatch.setattr(Bars, "phase", look)
+    monkeypatch.setattr(Bars, "_begin", look)
     assert invoke("train", recipe, "-o", run).exit_code == 0
     assert len(free) > 3 and not any(free)
 

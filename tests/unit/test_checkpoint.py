@@ -16,12 +16,12 @@ import augury
 from augury.errors import FormatError, StorageError
 from augury.lm.adapters import adapter_parameters, adapters_on, remove_adapter
 from augury.oracle.load import load_oracle
-from augury.train.checkpoint import latest, load_checkpoint, save_checkpoint
+from augury.train.checkpoint import State, latest, load_checkpoint, save_checkpoint
 from augury.train.loop import ADAPTER as ORACLE
 from augury.train.loop import train_adapter
-from augury.train.reads import Reads, capture_reads
+from augury.train.reads import CachedReads, cache_reads
 from tests.tiny import tiny_contract, tiny_lm
-from tests.training import recipe, rollouts, train
+from tests.training import examples_of, recipe, rollouts, train, training_data
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def lm():
 def trained(lm, tmp_path_factory):
     """The newest checkpoint of a short run, and the adapter as it was at the end."""
     folder, found = tmp_path_factory.mktemp("run"), rollouts(lm)
-    _, parameters = train(lm, (found, capture_reads(lm, found, [2], folder / "reads")), folder)
+    _, parameters = train(lm, (found, cache_reads(lm, found, [2], folder / "reads", "train")), folder)
     return latest(folder / "checkpoints"), parameters
 
 
@@ -70,7 +70,9 @@ def test_a_run_whose_checkpoint_is_broken_leaves_the_model_as_it_was(lm, trained
     shutil.copytree(trained[0].parent, tmp_path / "checkpoints")
     (latest(tmp_path / "checkpoints") / "state.json").write_text("{}")
     with pytest.raises(FormatError, match="step-000004 before it is whole"):
-        train_adapter(lm, tiny_contract(lm), recipe(), rollouts(lm), Reads([2], {}, {}), tmp_path)
+        found, reads = rollouts(lm), CachedReads([2], [], 1)
+        data = training_data(recipe(), examples_of(lm, found), reads)
+        train_adapter(lm, tiny_contract(lm), recipe(), data, tmp_path)
     assert not adapter_parameters(lm.model, ORACLE)
 
 
@@ -84,7 +86,7 @@ def made(folder, step, value=1.0):
     def write(partial):
         save_file({"base_model.model.w": parameters["w"].detach()}, partial / "adapter_model.safetensors")
 
-    return save_checkpoint(folder, step, write, parameters, optimizer)
+    return save_checkpoint(folder, State(step, 0, 0, 0, 1, 1), write, parameters, optimizer)
 
 
 def rewrite(name, change):
@@ -122,7 +124,7 @@ def test_a_broken_checkpoint_is_refused_and_the_one_before_is_named(tmp_path, br
     with pytest.raises(FormatError, match=r"(?s)step-000002 cannot be used.*step-000001 before it is whole"):
         load_checkpoint(latest(tmp_path), parameters, optimizer)
     assert not parameters["w"].any() and not optimizer.state
-    assert load_checkpoint(tmp_path / "step-000001", parameters, optimizer) == 1
+    assert load_checkpoint(tmp_path / "step-000001", parameters, optimizer).step == 1
     assert parameters["w"].all() and float(optimizer.state[parameters["w"]]["step"]) == 1
 
 
@@ -145,7 +147,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, error):
     with pytest.raises(StorageError, match="step-000001 is whole"):
         made(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
-    assert json.loads((tmp_path / "step-000001" / "state.json").read_text()) == {"step": 1, "moments": 3}
+    assert json.loads((tmp_path / "step-000001" / "state.json").read_text())["moments"] == 3
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):

@@ -9,30 +9,30 @@ import pytest
 import torch
 
 from augury.data import bank
-from augury.data.rollouts import Rollout
+from augury.data.example import Context
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_parameters, remove_adapter
 from augury.oracle.load import load_oracle
 from augury.train.loop import ADAPTER, train_adapter
 from augury.train.metrics import read_metrics
+from augury.train.prepare import BankSet, Prepared
 from augury.train.provenance import counted, described
-from augury.train.reads import capture_reads
+from augury.train.reads import cache_reads
 from augury.train.report import ReportSize, finish_run
-from augury.train.run import Prepared
 from tests.tiny import tiny_contract, tiny_lm
-from tests.training import recipe
+from tests.training import examples_of, recipe, training_data, two_turns
 
-SIZE = ReportSize(lens=6, topic_pairs=8, anywhere_pairs=8, other_pairs=8, open_topics=4)
+SIZE = ReportSize(lens=6, topic_pairs=8, anywhere_pairs=8, other_pairs=8, open_topics=4, source=12)
 
 
-def rollouts_of(lm: LanguageModel, split: bank.Split, count: int = 16) -> list[Rollout]:
+def rollouts_of(lm: LanguageModel, split: bank.Split, count: int = 16) -> list[Context]:
     """Random tokens under real topics, long enough for 50 tokens beside a window."""
     rng = random.Random(split)
     found = []
     for i, topic in enumerate(rng.sample(bank.topics_of(split), count)):
         ids = tuple(rng.randrange(3, lm.vocab_size) for _ in range(90))
         labels = {"topic": topic.name, "category": topic.category}
-        found.append(Rollout(i, split, ids, (4, 16), (20, 90), labels))
+        found.append(two_turns(i, split, ids, (4, 16), (20, 90), labels))
     return found
 
 
@@ -41,11 +41,15 @@ def finished(tmp_path_factory):
     """The folder of a finished run, its oracle, and what was told on the way."""
     run, lm, phases = tmp_path_factory.mktemp("run"), tiny_lm(), []
     rollouts = {split: rollouts_of(lm, split) for split in ("train", "heldout")}
-    reads = {split: capture_reads(lm, found, [2], run / "reads") for split, found in rollouts.items()}
+    reads = {split: cache_reads(lm, found, [2], run / "reads", split) for split, found in rollouts.items()}
     contract = described(tiny_contract(lm), recipe(), lm, "f" * 64)
-    prepared = Prepared(lm, contract, rollouts, reads, (("topic",),))
+    data = training_data(recipe(), examples_of(lm, rollouts["train"]), reads["train"])
+    heldout = examples_of(lm, rollouts["heldout"], split="heldout")
+    bank_set = BankSet(rollouts, reads, ("topic",))
+    contexts, own = {"answers": rollouts["heldout"]}, {"answers": reads["heldout"]}
+    prepared = Prepared(lm, contract, data, heldout, contexts, own, bank_set, "f" * 64)
     try:
-        train_adapter(lm, contract, recipe(), rollouts["train"], reads["train"], run)
+        train_adapter(lm, contract, recipe(), data, run)
         contract = counted(contract, read_metrics(run))
         oracle = finish_run(recipe(), run, prepared, contract, SIZE, lambda phase, done, total: phases.append(phase))
     finally:
@@ -74,6 +78,8 @@ def test_the_report_is_readable(finished):
         "### Open topic question",
         "| past | 1..8 |",
         "| topic | 1 |",
+        "### Loss of each source",
+        "| lens |",
     ):
         assert part in text
 

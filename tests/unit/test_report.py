@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from augury.data import bank
-from augury.data.rollouts import Rollout
 from augury.lm.adapters import add_adapter, remove_adapter
 from augury.oracle import choices
 from augury.stats import auc_interval
@@ -19,9 +18,24 @@ from augury.train import question_report as questions
 from augury.train import report as report_room
 from augury.train import topic_probe
 from augury.train.batching import prepare
-from augury.train.reads import Reads, capture_reads
-from augury.train.run import Prepared
+from augury.train.prepare import BankSet, Prepared
+from augury.train.reads import cache_reads
 from tests.tiny import tiny_contract, tiny_lm
+from tests.training import two_turns
+
+
+class Kept:
+    """Activations that are at hand: `[1, tokens, d_model]` of each context."""
+
+    def __init__(self, tensors):
+        self._tensors = tensors
+
+    def prefetch(self, examples):
+        pass
+
+    def vectors(self, context, layers, positions):
+        return self._tensors[context][0, list(positions)]
+
 
 KINDS = {"topic": 160, "speaker": 100}
 
@@ -42,20 +56,20 @@ def rollouts(lm):
     for i, topic in enumerate(topics):
         ids = tuple(rng.randrange(3, lm.vocab_size) for _ in range(60))
         labels = {"topic": topic.name, "category": topic.category}
-        found.append(Rollout(i, "heldout", ids, (4, 10), (14, 60), labels))
+        found.append(two_turns(i, "heldout", ids, (4, 10), (14, 60), labels))
     return found
 
 
 @pytest.fixture(scope="module")
 def reads(lm, rollouts, tmp_path_factory):
-    return capture_reads(lm, rollouts, [2], tmp_path_factory.mktemp("reads"))
+    return cache_reads(lm, rollouts, [2], tmp_path_factory.mktemp("reads"), "heldout")
 
 
 @pytest.fixture(scope="module")
 def asked(lm, rollouts, reads):
     contract = tiny_contract(lm)
     examples = questions.yes_no_examples(rollouts, KINDS, 3, lm.tokenizer.decode)
-    items = [prepare(lm, contract, (2,), reads, example) for example in examples]
+    items = [prepare(lm, contract, reads, replace(example, layers=(2,))) for example in examples]
     return contract, examples, items
 
 
@@ -105,7 +119,7 @@ def test_pairs_are_balanced_within_each_wording_and_read(asked):
     _, examples, _ = asked
     for first, second in zip(examples[::2], examples[1::2], strict=True):
         assert (first.answer, second.answer) == ("Yes", "No")
-        assert (first.rollout, first.positions, first.wording) == (second.rollout, second.positions, second.wording)
+        assert (first.context, first.positions, first.wording) == (second.context, second.positions, second.wording)
         assert first.question != second.question
 
 
@@ -131,16 +145,16 @@ def test_no_donor_is_of_the_same_rollout_or_topic(lm, rollouts, reads, asked):
 def test_a_read_of_the_requests_end_is_shuffled_for_one_of_another_requests_end(lm, rollouts, reads, window):
     contract = tiny_contract(lm)
     examples = questions.yes_no_examples(rollouts, {"topic": 40}, window, lm.tokenizer.decode)
-    by_id = {rollout.id: rollout for rollout in rollouts}
+    by_id = {rollout.number: rollout for rollout in rollouts}
     for example in examples:
-        own = by_id[example.rollout]
+        own = by_id[example.context]
         assert own.user[1] - 1 in example.positions and example.positions[-1] < own.assistant[0]
         assert len(example.positions) == window
-    items = [prepare(lm, contract, (2,), reads, example) for example in examples]
+    items = [prepare(lm, contract, reads, replace(example, layers=(2,))) for example in examples]
     for item, donor in zip(items, lens.shuffled_items(items, rollouts, reads, (2,)), strict=True):
-        own = by_id[item.example.rollout]
+        own = by_id[item.example.context]
         starts = [
-            reads.vectors(other.id, (2,), range(first, first + window))
+            reads.vectors(other.number, (2,), range(first, first + window))
             for other in rollouts
             if other.labels["topic"] != own.labels["topic"]
             for first in [item.example.positions[0] - own.assistant[0] + other.assistant[0]]
@@ -151,9 +165,9 @@ def test_a_read_of_the_requests_end_is_shuffled_for_one_of_another_requests_end(
 def test_the_shuffled_control_does_not_tell_whose_turn_it_is(lm, rollouts, reads):
     contract = tiny_contract(lm)
     examples = questions.yes_no_examples(rollouts, {"speaker": 100}, 2, lm.tokenizer.decode)
-    items = [prepare(lm, contract, (2,), reads, example) for example in examples]
+    items = [prepare(lm, contract, reads, replace(example, layers=(2,))) for example in examples]
     users = {
-        reads.vectors(r.id, (2,), range(first, first + 2)).numpy().tobytes()
+        reads.vectors(r.number, (2,), range(first, first + 2)).numpy().tobytes()
         for r in rollouts
         for first in range(r.user[0], r.user[1] - 1)
     }
@@ -166,8 +180,8 @@ def test_the_shuffled_control_does_not_tell_whose_turn_it_is(lm, rollouts, reads
 
 def test_a_kind_with_one_rollout_is_left_out(lm, rollouts, reads, asked):
     contract, examples, _ = asked
-    alone = next(example for example in examples if example.kind == "speaker").rollout
-    kept = [e for e in examples if e.kind == "topic" or e.rollout == alone]
+    alone = next(example for example in examples if example.kind == "speaker").context
+    kept = [e for e in examples if e.kind == "topic" or e.context == alone]
     results = questions.yes_no_report(lm, contract, "oracle", kept, rollouts, reads, controls=())
     assert [result.kind for result in results] == ["all", "topic", questions.NAMELESS]
     assert results[0].questions == sum(example.kind == "topic" for example in examples)
@@ -190,31 +204,32 @@ def test_the_topic_probe_reads_topics_it_never_saw_if_they_are_there(lm, monkeyp
             vectors = signal * names[topic.answer] @ turn + torch.randn(60, 16, generator=generator)
             tensors[number] = vectors[None]
             labels = {"topic": topic.name, "category": topic.category}
-            found.append(Rollout(number, split, tuple(range(60)), (4, 10), (14, 60), labels))
+            found.append(two_turns(number, split, tuple(range(60)), (4, 10), (14, 60), labels))
         sets[split] = found
-    reads = Reads([2], {number: 0 for number in tensors}, tensors)
+    reads = Kept(tensors)
     probe = topic_probe.fit_topic_probe(lm, 2, sets["train"], reads, 4, "request_end")
     examples = questions.yes_no_examples(sets["heldout"], {"topic": 120}, 4, lm.tokenizer.decode)
-    auc = auc_interval(probe.scores(examples, reads), [e.yes for e in examples], [e.rollout for e in examples])
+    auc = auc_interval(probe.scores(examples, reads), [e.yes for e in examples], [e.context for e in examples])
     assert auc.low > 0.9 if signal else auc.low < 0.5 < auc.high
 
 
 def test_a_near_topics_negative_is_of_its_own_area(rollouts, lm):
     examples = questions.yes_no_examples(rollouts, {"near_topic": 30, "topic": 30}, 2, lm.tokenizer.decode)
     areas = {topic.answer: topic.category for topic in bank.topics_of("heldout")}
-    by_id = {rollout.id: rollout for rollout in rollouts}
+    by_id = {rollout.number: rollout for rollout in rollouts}
     for example in examples:
         head, tail = example.wording.partition(":")[2].split("{x}")
         asked = example.question[len(head) : len(example.question) - len(tail)]
         named = next(name for name in areas if name.lower() == asked.lower())
-        own = bank.topic_named(by_id[example.rollout].labels["topic"])
+        own = bank.topic_named(by_id[example.context].labels["topic"])
         assert (named == own.answer) is example.yes
         assert example.yes or (areas[named] == own.category) is (example.kind == "near_topic")
 
 
 def test_a_report_that_was_cut_off_measures_only_what_is_missing(lm, rollouts, reads, tmp_path, monkeypatch):
     contract = tiny_contract(lm)
-    prepared = Prepared(lm, contract, {"heldout": rollouts}, {"heldout": reads}, (("topic",),))
+    found = BankSet({"heldout": rollouts}, {"heldout": reads}, ("topic",))
+    prepared = Prepared(lm, contract, None, {}, {}, {}, found, "f" * 64)
     size, kept = report_room.ReportSize(6, 4, 4, 4, 4), tmp_path / "parts.json"
     whole = report_room.make_report(prepared, contract, "oracle", size)
     measured = []
@@ -238,10 +253,10 @@ def test_lens_losses_equal_a_plain_pass_and_the_targets_own_loss(lm, rollouts, r
     contract = tiny_contract(lm)
     examples = lens.lens_examples(lm, rollouts, "future_lens", 4, 20)
     result = lens.lens_report(lm, contract, "oracle", examples, rollouts, reads, max_k=4)
-    by_id = {rollout.id: rollout for rollout in rollouts}
+    by_id = {rollout.number: rollout for rollout in rollouts}
     own, tokens = 0.0, 0
     for example in examples:
-        ids = torch.tensor([by_id[example.rollout].token_ids])
+        ids = torch.tensor([by_id[example.context].token_ids])
         with torch.no_grad():
             logprobs = lm.model(ids).logits[0].log_softmax(-1)
         for position in range(example.positions[-1] + 1, example.positions[-1] + 1 + len(example.answer_ids)):
@@ -254,10 +269,10 @@ def test_lens_losses_equal_a_plain_pass_and_the_targets_own_loss(lm, rollouts, r
 
 
 def test_nothing_of_a_lens_answer_lies_in_the_window(lm, rollouts):
-    by_id = {rollout.id: rollout for rollout in rollouts}
+    by_id = {rollout.number: rollout for rollout in rollouts}
     for task in ("past_lens", "future_lens"):
         for example in lens.lens_examples(lm, rollouts, task, 8, 60):
-            ids, k = by_id[example.rollout].token_ids, len(example.answer_ids)
+            ids, k = by_id[example.context].token_ids, len(example.answer_ids)
             first, last = example.positions[0], example.positions[-1]
             place = slice(first - k, first) if task == "past_lens" else slice(last + 1, last + 1 + k)
             assert ids[place] == example.answer_ids and 1 <= k <= 8 and 1 <= len(example.positions) <= 8
@@ -268,21 +283,21 @@ def test_long_k_is_as_frequent_as_short(lm, rollouts):
     counts = np.bincount(np.array(lengths) - 1, minlength=40).reshape(4, 10).sum(1)
     assert min(lengths) == 1 and max(lengths) <= 40
     assert counts.min() > 140, f"k in tens: {counts}"  # of 800: 200 each, less where the window leaves no room
-    used = np.bincount([e.rollout for e in lens.lens_examples(lm, rollouts, "past_lens", 8, 60)])
+    used = np.bincount([e.context for e in lens.lens_examples(lm, rollouts, "past_lens", 8, 60)])
     assert used.max() - used.min() <= 1, "some rollouts are asked more often than others"
 
 
 def test_a_name_in_the_window_is_told_apart(lm, rollouts):
     """Every second rollout has its topic's name inside the window: a reader of names has 0.75, and 1.0 and 0.5."""
-    spelled = {r.id: lm.tokenizer(f" {bank.topic_named(r.labels['topic']).name}.")["input_ids"] for r in rollouts}
-    short = [r for r in rollouts if len(spelled[r.id]) <= 10]
+    spelled = {r.number: lm.tokenizer(f" {bank.topic_named(r.labels['topic']).name}.")["input_ids"] for r in rollouts}
+    short = [r for r in rollouts if len(spelled[r.number]) <= 10]
     made = []
     for i, rollout in enumerate(short[: len(short) // 2 * 2]):
-        ids, name = list(rollout.token_ids), spelled[rollout.id]
+        ids, name = list(rollout.token_ids), spelled[rollout.number]
         if i % 2 == 0:
             ids[10 - len(name) : 10] = name
-        made.append(replace(rollout, token_ids=tuple(ids), user=(0, 10)))
-    reads = Reads([2], {r.id: 0 for r in made}, {r.id: torch.randn(1, 60, 48) for r in made})
+        made.append(two_turns(rollout.number, "heldout", ids, (0, 10), rollout.assistant, rollout.labels))
+    reads = Kept({r.number: torch.randn(1, 60, 48) for r in made})
     examples = questions.yes_no_examples(made, {"topic": len(made)}, 14, lm.tokenizer.decode)
     results = questions.yes_no_report(lm, tiny_contract(lm), "oracle", examples, made, reads, controls=())
     found = {result.kind: result for result in results}
@@ -296,7 +311,7 @@ def test_an_oracle_that_is_told_the_topic_names_it(lm, rollouts, reads, monkeypa
     topics = {}
     for rollout in rollouts:
         for first in range(rollout.user[0], rollout.assistant[0] - 3):
-            key = reads.vectors(rollout.id, (2,), range(first, first + 4)).numpy().tobytes()
+            key = reads.vectors(rollout.number, (2,), range(first, first + 4)).numpy().tobytes()
             topics[key] = bank.topic_named(rollout.labels["topic"]).name
     monkeypatch.setattr(
         questions,

@@ -11,16 +11,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from augury.errors import AuguryError, ContractError, FormatError, InputError, NotFoundError, StorageError
+from augury.data import build as build_room
+from augury.errors import AuguryError, ContractError, InputError, NotFoundError, StorageError
 from augury.train import metrics as metrics_room
+from augury.train import prepare as prepare_room
 from augury.train import run as run_room
 from augury.train.checks import check_recipe
 from augury.train.costs import estimate
-from augury.train.curve import curve_every
+from augury.train.curve import curve_at, read_curve
 from augury.train.metrics import Metrics, StepReport, read_metrics
-from augury.train.provenance import claim_data, counted, described, seal_data
+from augury.train.prepare import contract_of
+from augury.train.provenance import counted, described, write_environment
 from augury.train.recipe import Recipe
-from augury.train.run import Progress, contract_of, one_run, prepare_run, start_run
+from augury.train.run import Progress, one_run, prepare_run, start_run
 from tests.tiny import tiny_contract, tiny_lm
 from tests.training import recipe
 
@@ -40,15 +43,15 @@ def step(number: int) -> StepReport:
 
 def test_a_run_that_is_worked_on_is_refused_before_anything_changes(tmp_path):
     start_run(recipe(), tmp_path)
-    before = (tmp_path / "recipe.json").read_text()
+    before = (tmp_path / "config.yaml").read_text()
     with Popen([sys.executable, "-c", HOLD, tmp_path / ".lock"], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         with pytest.raises(InputError, match="worked on already"):
             start_run(recipe(examples=48), tmp_path, resume=True)
-        assert (tmp_path / "recipe.json").read_text() == before
+        assert (tmp_path / "config.yaml").read_text() == before
         other.communicate("\n")
     start_run(recipe(examples=48), tmp_path, resume=True)
-    assert (tmp_path / "recipe.json").read_text() != before
+    assert (tmp_path / "config.yaml").read_text() != before
 
 
 def test_the_lock_is_held_until_its_first_holder_lets_go(tmp_path, monkeypatch):
@@ -77,11 +80,15 @@ def test_what_the_report_lacks_is_told_before_the_run(tmp_path, monkeypatch):
     start_run(recipe(), tmp_path / "run")
 
 
-def test_rollouts_are_sampled_in_the_recipes_dtype_whatever_the_model_was_loaded_as(monkeypatch):
-    monkeypatch.setattr(run_room, "load_model", lambda name, dtype: (name, dtype))
-    assert run_room._sampler(recipe(), SimpleNamespace(dtype=torch.bfloat16)) == ("test", "float32")
+def test_rollouts_are_sampled_in_the_recipes_dtype_whatever_the_model_was_loaded_as(tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr(build_room, "load_model", lambda name, dtype: (name, dtype))
+    monkeypatch.setattr(build_room, "sample_rollouts", lambda lm, *_, **__: used.append(lm))
+    settings, empty = recipe().contexts["answers"], SimpleNamespace(units=0, split="train", name="answers")
     loaded = SimpleNamespace(dtype=torch.float32)
-    assert run_room._sampler(recipe(), loaded) is loaded
+    for lm in (SimpleNamespace(dtype=torch.bfloat16), loaded):
+        build_room._sample(lm, recipe(), settings, empty, tmp_path, lambda done: None)
+    assert used == [("test", "float32"), loaded]
 
 
 MISFITS = {
@@ -101,8 +108,8 @@ def test_what_does_not_fit_the_model_is_told_before_anything_is_sampled(tmp_path
     change, error, words = MISFITS[misfit]
     lm = tiny_lm()
     plain = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
-    monkeypatch.setattr(run_room, "load_model", lambda name: lm)
-    monkeypatch.setattr(run_room, "claim_data", lambda *_: pytest.fail("it was begun"))
+    monkeypatch.setattr(prepare_room, "load_model", lambda name: lm)
+    monkeypatch.setattr(prepare_room, "build", lambda *_: pytest.fail("it was begun"))
     wrong = Recipe.model_validate({**recipe().model_dump(mode="json"), **change})
     with pytest.raises(error, match=words):
         prepare_run(wrong, tmp_path, Progress())
@@ -117,23 +124,14 @@ def test_the_check_leaves_the_model_as_it_was():
     assert [name for name, _ in lm.model.named_modules()] == before
 
 
-def test_the_runs_data_names_its_model_and_refuses_another(tmp_path):
+def test_a_run_says_what_it_goes_on_with(tmp_path):
     lm = tiny_lm()
-    data = claim_data(recipe(), tmp_path, lm)
-    for split in ("train", "heldout"):
-        (tmp_path / f"rollouts-{split}.jsonl").write_text("")
-    seal_data(recipe(), tmp_path, data)
-    found = json.loads((tmp_path / "data.json").read_text())
+    write_environment(tmp_path, recipe(), lm)
+    found = json.loads((tmp_path / "env.json").read_text())
     assert found["model"]["weights_fingerprint"] == lm.identity.weights_fingerprint
     assert found["model"]["chat_template_hash"] and found["model"]["tokenizer_hash"]
-    assert found["seeds"] == {"rollouts": 0, "training": 0} and found["versions"]["torch"] and found["created"]
-    assert len(found["data_fingerprint"]) == 64
-    with pytest.raises(InputError, match="weights_fingerprint"):
-        claim_data(recipe(), tmp_path, tiny_lm(seed=1))
-    assert claim_data(recipe(), tmp_path, lm).created == found["created"]
-    (tmp_path / "data.json").write_text("{}")
-    with pytest.raises(FormatError, match=r"data.json cannot be read"):
-        claim_data(recipe(), tmp_path, lm)
+    assert found["seeds"] == {"data": 0, "training": 0} and found["versions"]["torch"] and found["started"]
+    assert found["threads"] == torch.get_num_threads() and found["processes"] == 1
 
 
 def test_a_contract_says_how_far_it_was_trained():
@@ -143,7 +141,7 @@ def test_a_contract_says_how_far_it_was_trained():
     assert trained is not None and contract.versions["peft"] and contract.created
     assert (trained.recipe, trained.data_fingerprint, trained.seed) == ("test", "f" * 64, 0)
     assert (trained.steps, trained.tokens, trained.examples, trained.seconds) == (2, 200, 8, 4)
-    assert trained.data and f"{recipe().rollouts.train:,} rollouts" in trained.data and "past lens" in trained.data
+    assert trained.data and "4,000 answers of the base itself" in trained.data and "lens 50%" in trained.data
 
 
 def test_metrics_go_on_behind_whole_lines_only(tmp_path):
@@ -184,8 +182,8 @@ def test_metrics_on_a_full_disk_are_told_in_three_parts(tmp_path, monkeypatch):
 
 
 def test_a_curve_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("augury.train.curve.measure_once", lambda prepared: {"gap": 0.5})
-    measure = curve_every(1, None, tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setattr("augury.train.curve.measure_once", lambda prepared, size, ranks: {"gap": 0.5})
+    measure = curve_at(recipe(examples=24).model_copy(update={"evaluations": 6}), None, tmp_path)  # type: ignore[arg-type]
     measure(step(1))
     before = (tmp_path / "curve.jsonl").read_text()
 
@@ -199,3 +197,18 @@ def test_a_curve_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
     assert (tmp_path / "curve.jsonl").read_text() == before
     measure(step(2))
     assert [json.loads(line)["step"] for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize(("times", "steps"), [(10, 100), (10, 64), (10, 4), (1, 7), (0, 9)])
+def test_a_curve_is_measured_at_equal_distances_and_at_the_end(tmp_path, monkeypatch, times, steps):
+    measured = []
+    monkeypatch.setattr("augury.train.curve.measure_once", lambda prepared, size, ranks: measured.append(1) or {})
+    made = recipe(examples=4 * steps).model_copy(update={"evaluations": times})
+    measure = curve_at(made, None, tmp_path)  # type: ignore[arg-type]
+    for number in range(1, steps + 1):
+        measure(step(number))
+    found = [row["step"] for row in read_curve(tmp_path)]
+    assert len(measured) == len(found) == min(times, steps)
+    if times:
+        distances = {b - a for a, b in zip([0, *found], found, strict=False)}
+        assert found[-1] == steps and max(distances) - min(distances) <= 1

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from dataclasses import replace
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from augury.data import bank
 from augury.data.example import Example
-from augury.data.mix import Stream
 from augury.data.prompts import make_prompts
 from augury.data.sources.questions import YES_NO_KINDS
-from augury.errors import FormatError, InputError, ModelError
-from augury.lm.adapters import adapters_on
+from augury.errors import FormatError, ModelError
+from augury.lm.adapters import adapters_on, remove_adapter
 from augury.oracle.choices import YES_NO, prefixed
 from augury.oracle.inject import inject
 from augury.train.batching import batches, collate, pools, prepare
 from augury.train.checkpoint import latest
 from augury.train.loop import ADAPTER, _trainable, _training, learning_rate
 from augury.train.metrics import read_metrics
-from augury.train.reads import Reads, capture_reads
+from augury.train.reads import cache_reads
 from augury.train.recipe import OptimizerSettings, Recipe, read_recipe
-from augury.train.step import example_losses, token_losses
+from augury.train.step import Learner, example_losses, token_losses, train_step
 from tests.tiny import tiny_contract, tiny_lm
-from tests.training import recipe, rollouts, train
+from tests.training import examples_of, recipe, rollouts, train, training_data
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def lm():
 @pytest.fixture
 def data(lm, tmp_path):
     found = rollouts(lm)
-    return found, capture_reads(lm, found, [2], tmp_path / "reads", shard=4)
+    return found, cache_reads(lm, found, [2], tmp_path / "reads", "train", shard=4)
 
 
 def items_of(lm, contract, data, count: int = 6):
     found, reads = data
-    stream = Stream(found, "train", 0, lm.tokenizer.decode)
-    examples = [e for i in range(30) for e in stream.unit(i, recipe().mix_at(0))][:count]
-    return [prepare(lm, contract, (2,), reads, example) for example in examples]
+    made = examples_of(lm, found, 10)
+    examples = [example for pair in zip(made["lens"], made["asked"], strict=False) for example in pair][:count]
+    return [prepare(lm, contract, reads, example) for example in examples]
 
 
 def plain_loss(lm, contract, item) -> torch.Tensor:
@@ -89,8 +89,6 @@ def test_batched_loss_and_gradients_equal_plain_examples(lm, data, share):
             plain = torch.stack([plain_loss(lm, contract, item) for item in items])
             want = torch.autograd.grad(plain.mean(), list(parameters.values()))
     finally:
-        from augury.lm.adapters import remove_adapter
-
         remove_adapter(lm, ADAPTER)
     assert torch.allclose(losses, plain, atol=1e-5)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(got, want, strict=True))
@@ -99,8 +97,7 @@ def test_batched_loss_and_gradients_equal_plain_examples(lm, data, share):
 def test_where_padding_leaks_batches_are_of_equal_lengths_and_step_the_same(lm, data, tmp_path, monkeypatch):
     contract = tiny_contract(lm)
     items = items_of(lm, contract, data)
-    (one,) = list(batches(lm, items, share=True))
-    whole = example_losses(lm, contract.injection, one[1])
+    whole = example_losses(lm, contract.injection, collate(lm, items, True))
     monkeypatch.setitem(vars(lm), "pads_cleanly", False)
     monkeypatch.setitem(vars(lm), "shares_prefixes", False)
     found = torch.zeros(len(items))
@@ -109,13 +106,6 @@ def test_where_padding_leaks_batches_are_of_equal_lengths_and_step_the_same(lm, 
         assert bool(batch.rows.padded.attention_mask.all()), "a padded row in a batch of one length"
         found[places] = example_losses(lm, contract.injection, batch)
     assert torch.allclose(found, whole, atol=1e-5)
-
-
-def test_a_mix_that_no_rollout_serves_is_refused(lm, data):
-    mix = recipe().mix_at(0)
-    stream = Stream(data[0], "train", 0, lm.tokenizer.decode)
-    with pytest.raises(InputError, match="No example could be made"):
-        stream.unit(0, mix.model_copy(update={"weights": {"yes_no": 1.0}, "yes_no": {"food": 1.0}}))
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
@@ -165,6 +155,56 @@ def test_no_activation_receives_a_gradient(lm, data):
     assert grads[0] is not None and grads[1] is None
 
 
+@pytest.mark.parametrize("most", [1, 90, 150])
+def test_passes_within_a_budget_of_tokens_step_as_one_does(lm, data, tmp_path, most):
+    contract = tiny_contract(lm)
+    items = items_of(lm, contract, data, 12)
+    places = [place for part, _ in batches(lm, items, share=True, most=most) for place in part]
+    assert sorted(places) == list(range(12))
+    for part, batch in batches(lm, items, share=True, most=most):
+        longest = max(len(items[place].labelled.token_ids) for place in part)
+        assert len(part) == 1 or longest * len(part) <= most
+        assert len(batch.slots) == len(part)
+    one, a = train(lm, data, tmp_path / "one", examples=12)
+    many, b = train(lm, data, tmp_path / "many", examples=12, pass_tokens=most)
+    assert [row.loss for row in one] == pytest.approx([row.loss for row in many], abs=1e-5)
+    assert all(torch.allclose(a[name], b[name], atol=1e-4) for name in a)
+
+
+def test_an_example_of_weight_two_counts_as_two(lm, data):
+    contract = tiny_contract(lm)
+    items = items_of(lm, contract, data, 4)
+    examples = [item.example for item in items]
+    found = {}
+    for name, batch in {
+        "weighed": [replace(examples[0], weight=2.0), *examples[1:]],
+        "twice": [examples[0], *examples],
+    }.items():
+        parameters = _trainable(lm, recipe())
+        try:
+            optimizer = torch.optim.SGD(parameters.values(), lr=1.0)
+            settings = recipe(clip=None).optimizer
+            learner = Learner(lm, contract, settings, {"answers": data[1]}, parameters, optimizer)
+            with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, settings):
+                train_step(learner, batch, 0, 1.0)
+            found[name] = {key: value.detach().clone() for key, value in parameters.items()}
+        finally:
+            remove_adapter(lm, ADAPTER)
+    assert all(torch.allclose(found["weighed"][key], found["twice"][key], atol=1e-5) for key in found["twice"])
+
+
+def test_memory_that_does_not_suffice_is_told_with_the_longest_example(lm, data, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("augury.train.step.example_losses", full)
+    with pytest.raises(ModelError, match=r"(?s)not enough memory for step 1.*longest example.*optimizer.pass_tokens"):
+        train(lm, data, tmp_path)
+    monkeypatch.setattr("augury.train.step.example_losses", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(lm, data, tmp_path)
+
+
 def test_losses_stand_on_the_answer_tokens_only(lm, data):
     contract = tiny_contract(lm)
     items = items_of(lm, contract, data)
@@ -203,7 +243,7 @@ def nth(call, number, change):
 
 
 BROKEN = {
-    "losses": ("augury.train.loop.example_losses", example_losses, lambda losses: losses * float("nan")),
+    "losses": ("augury.train.step.example_losses", example_losses, lambda losses: losses * float("nan")),
     "gradient": ("torch.nn.utils.clip_grad_norm_", torch.nn.utils.clip_grad_norm_, lambda norm: norm * float("inf")),
 }
 
@@ -218,6 +258,8 @@ def test_training_that_comes_apart_stops_before_the_step_and_keeps_the_last_chec
         with pytest.raises(ModelError, match=r"(?s)step 4.*step-000002 is whole.*lower optimizer.learning_rate"):
             train(lm, data, tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+    kept = [json.loads(line) for line in (tmp_path / "bad-batch.jsonl").read_text().splitlines()]
+    assert len(kept) == 4 and all(example["question"] and example["positions"] for example in kept)
     assert [report.step for report in read_metrics(tmp_path)] == [1, 2, 3]
     steps, adapter = train(lm, data, tmp_path)
     assert len(steps) == 6 and all(torch.isfinite(value).all() for value in adapter.values())
@@ -225,7 +267,7 @@ def test_training_that_comes_apart_stops_before_the_step_and_keeps_the_last_chec
 
 def test_weights_that_are_not_finite_are_not_saved(lm, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "augury.train.loop._apply",
+        "augury.train.step._apply",
         lambda optimizer, _: torch.nn.init.constant_(optimizer.param_groups[0]["params"][0], float("inf")),
     )
     with pytest.raises(ModelError, match=r"(?s)step 1 .*weights are not finite.*no checkpoint"):
@@ -258,36 +300,6 @@ def test_gradient_checkpointing_changes_nothing(lm, data, tmp_path):
     assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
 
 
-def test_reads_are_the_models_own_activations(lm, data, tmp_path):
-    found, reads = data
-    from augury.activations import capture_vectors
-
-    for rollout in found:
-        want = capture_vectors(lm, [rollout.token_ids], [2], [[5, 20]])[0][0]
-        assert torch.allclose(reads.vectors(rollout.id, [2], [5, 20]), want, rtol=2e-3, atol=2e-3)
-    assert isinstance(capture_reads(lm, found, [2], tmp_path / "reads", shard=4), Reads)
-
-
-def test_reads_of_another_model_are_refused_and_nameless_ones_captured_again(lm, data, tmp_path, caplog):
-    found, reads = data
-    shard = tmp_path / "reads" / "train-000000.safetensors"
-    with pytest.raises(InputError, match="weights_fingerprint"):
-        capture_reads(tiny_lm(seed=1), found, [2], tmp_path / "reads", shard=4)
-    with pytest.raises(InputError, match="layers"):
-        capture_reads(lm, found, [1], tmp_path / "reads", shard=4)
-    other = [replace(found[0], token_ids=found[0].token_ids[::-1]), *found[1:]]
-    with pytest.raises(InputError, match="tokens"):
-        capture_reads(lm, other, [2], tmp_path / "reads", shard=4)
-    save_file({key: torch.zeros_like(value) for key, value in load_file(shard).items()}, shard)
-    with caplog.at_level("INFO"):
-        again = capture_reads(lm, found, [2], tmp_path / "reads", shard=4)
-    assert torch.equal(again.vectors(0, [2], [5]), reads.vectors(0, [2], [5]))
-    assert [r.message for r in caplog.records if "captured again" in r.message] != []
-    shard.write_bytes(shard.read_bytes()[:40])
-    with pytest.raises(FormatError, match="remove it"):
-        capture_reads(lm, found, [2], tmp_path / "reads", shard=4)
-
-
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_yes_no_questions_are_asked_in_training_as_they_are_later(lm, split):
     contract = tiny_contract(lm)
@@ -299,9 +311,9 @@ def test_yes_no_questions_are_asked_in_training_as_they_are_later(lm, split):
 
 def test_a_question_that_begins_with_the_prefix_gets_no_second_one(lm, data):
     contract = tiny_contract(lm)
-    plain = Example("yes_no", "topic", 0, (12, 13), "Is this about tea?", "Yes", None, "")
+    plain = Example("yes_no", "topic", "train", 0, (12, 13), "Is this about tea?", "Yes", None, "", layers=(2,))
     begun = replace(plain, question=f" {contract.prompt.yes_no_prefix}{plain.question}")
-    ids = [prepare(lm, contract, (2,), data[1], example).labelled.token_ids for example in (plain, begun)]
+    ids = [prepare(lm, contract, data[1], example).labelled.token_ids for example in (plain, begun)]
     assert ids[0] == ids[1]
 
 
@@ -313,9 +325,9 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero():
 
 
 def test_pools_are_a_function_of_their_number(lm, data):
-    stream = Stream(data[0], "train", 0, lm.tokenizer.decode)
-    whole = list(pools(recipe(), stream, 0, 6))
-    tail = list(pools(recipe(), stream, 4, 6))
+    examples = examples_of(lm, data[0])
+    whole = list(pools(recipe(), training_data(recipe(), examples, data[1]), 0, 6))
+    tail = list(pools(recipe(), training_data(recipe(), examples, data[1]), 4, 6))
     assert [step for step, _ in whole] == list(range(6)) and whole[4:] == tail
     assert all(len(batch) == 4 for _, batch in whole)
 
@@ -344,10 +356,10 @@ def recipe_file(tmp_path):
         "optimizer.betas=[0.9, 1]",
         "lora.alpha=0",
         "lora.target_modules=[]",
-        "rollouts.temperature=-1",
-        "rollouts.temperature=.nan",
-        "rollouts.top_p=0",
-        "rollouts.top_p=1.5",
+        "contexts.answers.temperature=-1",
+        "contexts.answers.temperature=.nan",
+        "contexts.answers.top_p=0",
+        "contexts.answers.top_p=1.5",
         "layers=[]",
         "layers=[[]]",
     ],

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from augury.cli.common import INTERRUPTED, say, stderr, stdout, working, write_json
+from augury.cli.bars import shown_bars
+from augury.cli.common import INTERRUPTED, say, stdout, working, write_json
 from augury.cli.options import AsJson
 from augury.errors import InputError, NotFoundError
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from augury.train.costs import Costs
     from augury.train.metrics import StepReport
     from augury.train.recipe import Recipe
-
-SMOOTHING = 0.97  # of the loss shown: about the last 33 steps
 
 
 def train(
@@ -32,32 +31,33 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Laid over the recipe; several times.")
     ] = None,
-    curve: Annotated[
-        int, typer.Option(metavar="STEPS", min=0, help="Measure a small held-out sample this often (0: never).")
-    ] = 0,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A data set that `augury data build` made; else RUN/data.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would cost.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train an oracle: sample, capture, train, measure, save. Ctrl-C ends it after a checkpoint.
 
     \b
-    augury train recipes/smollm2.yaml -o runs/mine --set optimizer.examples=16000 --curve 200
+    augury train recipes/smollm2.yaml -o runs/mine --set optimizer.examples=16000
     augury train --resume runs/mine
+    augury train mine.yaml --data data/mine -o runs/mine
     """
     from augury.train.costs import estimate
     from augury.train.recipe import read_recipe
 
     run = _run_folder(recipe, out, resume, dry_run)
     found = read_recipe(recipe or _kept_recipe(resume), list(settings or ()))
+    if data is not None:
+        found = found.model_copy(update={"data": data.resolve()})
     with working("reckoning the costs"):
         costs = estimate(found, run)
     if dry_run:
         _show_costs(costs, found, as_json)
         return
-    for line in costs.lines():
-        say(line)
     assert run is not None  # only a dry run goes without
-    _train(found, run, resume is not None, curve, as_json)
+    _train(found, run, resume is not None, costs, as_json)
 
 
 def _run_folder(recipe: Path | None, out: Path | None, resume: Path | None, dry_run: bool) -> Path | None:
@@ -78,9 +78,9 @@ def _run_folder(recipe: Path | None, out: Path | None, resume: Path | None, dry_
 
 
 def _kept_recipe(run: Path | None) -> Path:
-    path = Path(run or "") / "recipe.json"
+    path = Path(run or "") / "config.yaml"
     if not path.is_file():
-        raise NotFoundError(f"There is no run in {run}.", "it holds no recipe.json", "start one with -o")
+        raise NotFoundError(f"There is no run in {run}.", "it holds no config.yaml", "start one with -o")
     return path
 
 
@@ -93,31 +93,45 @@ def _show_costs(costs: Costs, recipe: Recipe, as_json: bool) -> None:
         typer.echo(line)
 
 
-def _train(recipe: Recipe, run: Path, resume: bool, curve: int, as_json: bool) -> None:
-    from augury.train.curve import curve_every
+def _train(recipe: Recipe, run: Path, resume: bool, costs: Costs, as_json: bool) -> None:
+    from augury.train.curve import curve_at
+    from augury.train.ranks import needs_processes, started
     from augury.train.report import finish_run
     from augury.train.run import Progress, one_run, prepare_run, start_run, train_run
 
-    with one_run(run), _shown() as shown:  # held to the end: between its parts no other process may change the recipe
-        start_run(recipe, run, resume)
-        prepared = prepare_run(recipe, run, Progress(phase=shown.phase))
-        measure = curve_every(curve, prepared, run)
-        with _stopping() as stopped:
+    ranks = started()
+    needs_processes(ranks, recipe.optimizer.processes)
+    for line in costs.lines() if ranks.first else ():
+        say(line)
+    with (
+        one_run(run, ranks),
+        shown_bars(ranks.first) as bars,
+    ):  # held to the end: no other may change the recipe between
+        if ranks.first:
+            start_run(recipe, run, resume)
+        prepared = prepare_run(recipe, run, Progress(phase=bars.phase), ranks)
+        measure = curve_at(recipe, prepared, run, ranks)
+        with stopping() as stopped:
 
             def step(report: StepReport) -> None:
-                shown.step(report)
+                bars.step(report)
                 measure(report)
 
-            contract = train_run(recipe, run, prepared, Progress(shown.phase, step, stopped.is_asked))
+            contract = train_run(recipe, run, prepared, Progress(bars.phase, step, stopped.is_asked), ranks)
         done = contract.trained_on.steps if contract.trained_on else None
-        if stopped.asked and done != shown.steps:
-            shown.close()
-            say(f"stopped after step {done} of {shown.steps}; go on with `augury train --resume {run}`")
-            if as_json:
-                write_json({"run": str(run), "stopped": True, "steps": done})
-            raise typer.Exit(INTERRUPTED)
-        oracle = finish_run(recipe, run, prepared, contract, progress=shown.phase)
-    _show_end(run, oracle, done, as_json)
+        if done != recipe.optimizer.steps:
+            bars.close()
+            _show_stopped(run, done, recipe.optimizer.steps, as_json and ranks.first)
+        oracle = finish_run(recipe, run, prepared, contract, progress=bars.phase, ranks=ranks)
+    if ranks.first:
+        _show_end(run, oracle, done, as_json)
+
+
+def _show_stopped(run: Path, done: int | None, steps: int, as_json: bool) -> None:
+    say(f"stopped after step {done} of {steps}; go on with `augury train --resume {run}`")
+    if as_json:
+        write_json({"run": str(run), "stopped": True, "steps": done})
+    raise typer.Exit(INTERRUPTED)
 
 
 def _show_end(run: Path, oracle: Path, steps: int | None, as_json: bool) -> None:
@@ -153,7 +167,7 @@ class _Stop:
 
 
 @contextmanager
-def _stopping() -> Iterator[_Stop]:
+def stopping() -> Iterator[_Stop]:
     """The first Ctrl-C (or SIGTERM) asks, the second interrupts."""
     stop = _Stop()
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -167,52 +181,3 @@ def _stopping() -> Iterator[_Stop]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-
-
-class _Bars:
-    """One bar a phase, and under it the smoothed loss of each task in nats per token."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar, self.task, self.named = bar, None, ""
-        self.losses: dict[str, float] = {}
-        self.steps: int | None = None
-
-    def phase(self, phase: str, done: int, total: int) -> None:
-        if phase != self.named:
-            self._begin(phase, total)
-        self._update(done, total, "")
-
-    def step(self, report: StepReport) -> None:
-        self.steps = report.steps
-        for task, loss in report.losses.items():
-            self.losses[task] = SMOOTHING * self.losses.get(task, loss) + (1 - SMOOTHING) * loss
-        if self.named != "training":
-            self._begin("training", report.steps)
-        self._update(report.step, report.steps, "  ".join(f"{task} {loss:.2f}" for task, loss in self.losses.items()))
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def _begin(self, phase: str, total: int) -> None:
-        self.named = phase
-        if self.bar is not None:
-            self.task = self.bar.add_task(phase, total=total, losses="")
-
-    def _update(self, done: int, total: int, losses: str) -> None:
-        if self.bar is not None:
-            self.bar.update(self.task, completed=done, total=total, losses=losses)
-
-
-@contextmanager
-def _shown() -> Iterator[_Bars]:
-    """Bars on stderr in a terminal, nothing in a pipe."""
-    console = stderr()
-    if not console.is_terminal:
-        yield _Bars(None)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[losses]}"), console=console) as bar:
-        yield _Bars(bar)

@@ -100,7 +100,7 @@ def load_adapter(lm: LanguageModel, folder: Path, name: str) -> AdapterReport:
         FormatError: A pickle, or a broken file.
     """
     config = plain_start(adapter_config(folder))
-    tensors = _read_tensors(folder / "adapter_model.safetensors")
+    tensors = read_tensors(folder / "adapter_model.safetensors")
     with alone(lm.model):
         add_adapter(lm, config, name)
         try:
@@ -112,7 +112,12 @@ def load_adapter(lm: LanguageModel, folder: Path, name: str) -> AdapterReport:
     return AdapterReport(name, len(tensors), modules, renamed)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of an adapter's file.
+
+    Raises:
+        FormatError: It is no safetensors file, or holds values that are not finite.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -119,8 +119,12 @@ def cached_commit(repository: str, revision: str | None = None) -> str | None:
 
 
 def _no_answer(error: BaseException) -> bool:
-    status = getattr(getattr(error, "response", None), "status_code", 0)
-    return bool(kinds(error) & UNREACHABLE) or status >= 500
+    return bool(kinds(error) & UNREACHABLE) or status_of(error) >= 500
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status that an error of the hub's client carries; 0 for one that is about no answer."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
 
 
 def kinds(error: BaseException) -> set[str]:

@@ -96,7 +96,7 @@ def heat_map(scans: Sequence[Scan], path: str | Path) -> Path:
     need_matplotlib()
     panels = [lay_out(scan.token_texts, scan.values) for scan in scans]
     figure = _draw(scans, panels)
-    return _save(figure, Path(path))
+    return save_figure(figure, Path(path))
 
 
 def lay_out(texts: Sequence[str], values: Sequence[float], columns: int = COLUMNS) -> list[Chip]:
@@ -157,7 +157,7 @@ def _columns(text: str) -> int:
     return max(1, wide)
 
 
-def need_matplotlib() -> None:
+def need_matplotlib(what: str = "The picture") -> None:
     """Refuse where no picture can be drawn.
 
     Raises:
@@ -167,9 +167,9 @@ def need_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise PlotError(
-            "The heat map cannot be drawn.",
+            f"{what} cannot be drawn.",
             "matplotlib is not installed",
-            "install it with `pip install 'augury[plot]'`, or print the scan in the terminal",
+            "install it with `pip install 'augury[plot]'`, or read the figures in the terminal",
         ) from error
 
 
@@ -265,7 +265,8 @@ def _fonts() -> list[str]:
     return [name for name in _FONTS if name in installed] or ["monospace"]
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a picture as PNG, whole or not at all."""
     with replacing(path) as unfinished, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # it is drawn as a box, which says as much
         figure.savefig(unfinished, format="png")

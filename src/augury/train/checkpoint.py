@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,32 @@ from augury.errors import AuguryError, FormatError, StorageError
 from augury.files import open_up
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the steps to come follow from, beside the adapter and the optimiser's moments.
+
+    The learning rate and every draw (of examples, of dropout) are functions of seed and step, so these numbers are the
+    whole of the scheduler's, the sampler's and the generators' states.
+
+    Attributes:
+        step: Steps done.
+        seed: Of the run.
+        pool: The pool that the next step's examples come from.
+        place: The next step's place in it.
+        threads: Of each process: sums are rounded otherwise with another number.
+        processes: That share each batch.
+    """
+
+    step: int
+    seed: int
+    pool: int
+    place: int
+    threads: int
+    processes: int
+
+
 _NAME = re.compile(r"step-(\d+)$")
 _PEFT = "base_model.model."  # what stands before every name in a PEFT file
 _ADAPTER, _OPTIMIZER, _STATE = "adapter_model.safetensors", "optimizer.safetensors", "state.json"
@@ -27,7 +54,7 @@ _ADAPTER, _OPTIMIZER, _STATE = "adapter_model.safetensors", "optimizer.safetenso
 
 def save_checkpoint(
     folder: Path,
-    step: int,
+    state: State,
     write_oracle: Callable[[Path], object],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
@@ -37,7 +64,7 @@ def save_checkpoint(
 
     Args:
         folder: Where all of a run's checkpoints are.
-        step: Steps done.
+        state: What else the next steps follow from.
         write_oracle: Writes the adapter as an oracle's files, in float32, into the folder that it is given.
         parameters: The adapter's parameters, by the names that a PEFT file gives them without its prefix.
         optimizer: What trains them.
@@ -46,8 +73,8 @@ def save_checkpoint(
     Raises:
         StorageError: The disk is full; the earlier checkpoints stay.
     """
-    final = folder / f"step-{step:06d}"
-    partial = folder / f".partial-{step:06d}"
+    final = folder / f"step-{state.step:06d}"
+    partial = folder / f".partial-{state.step:06d}"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -55,13 +82,13 @@ def save_checkpoint(
         moments = _moments(parameters, optimizer)
         save_file(moments, partial / _OPTIMIZER)
         open_up(partial / _OPTIMIZER)
-        (partial / _STATE).write_text(json.dumps({"step": step, "moments": len(moments)}), encoding="utf-8")
+        (partial / _STATE).write_text(json.dumps({**asdict(state), "moments": len(moments)}), encoding="utf-8")
         _onto_disk(*(path for path in partial.rglob("*") if path.is_file()), partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _onto_disk(folder)
     except (OSError, SafetensorError) as error:
-        raise _not_written(folder, step, error) from error
+        raise _not_written(folder, state.step, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for old in _all(folder)[:-keep]:
@@ -79,13 +106,13 @@ def _onto_disk(*paths: Path) -> None:
             os.close(handle)
 
 
-def load_checkpoint(folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """Put the state of a checkpoint back; returns the step to go on with.
+def load_checkpoint(folder: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> State:
+    """Put a checkpoint back; returns what the next steps follow from.
 
     Raises:
         FormatError: It is broken, its tensors are not those of this adapter, or not finite; nothing was changed.
     """
-    step, count = _state(folder)
+    state, count = _state(folder)
     adapter, moments = _tensors(folder, _ADAPTER), _tensors(folder, _OPTIMIZER)
     _check(folder, _ADAPTER, adapter, {_PEFT + name: parameter.shape for name, parameter in parameters.items()})
     if not all(bool(torch.isfinite(tensor).all()) for tensor in adapter.values()):
@@ -99,7 +126,7 @@ def load_checkpoint(folder: Path, parameters: Mapping[str, nn.Parameter], optimi
             parameter.copy_(adapter[_PEFT + name])
     for name, parameter in moved.items():
         optimizer.state[parameter] = _moments_of(moments, name, parameter)
-    return step
+    return state
 
 
 def latest(folder: Path) -> Path | None:
@@ -139,10 +166,10 @@ def _moments_of(state: Mapping[str, Tensor], name: str, parameter: nn.Parameter)
     return found
 
 
-def _state(folder: Path) -> tuple[int, int]:
+def _state(folder: Path) -> tuple[State, int]:
     try:
         found = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        return int(found["step"]), int(found["moments"])
+        return State(**{field.name: int(found[field.name]) for field in fields(State)}), int(found["moments"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _broken(folder, f"{_STATE}: {type(error).__name__}: {error}") from error
 

@@ -4,17 +4,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from augury.contract import Contract
+from augury.data.preflight import preflight
 from augury.errors import InputError
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_parameters, add_adapter, remove_adapter
-from augury.oracle.prompt import build_labelled
+from augury.lm.size import size_here
+from augury.lm.tokenizer import tokenizer_here
+from augury.oracle.prompt import build_labelled, one_token
 from augury.train.loop import lora_config
 from augury.train.recipe import Recipe
 
 TRIED = "tried"  # the adapter's name while it is
 QUESTION = "What is this about?"
+
+
+def check_unloaded(recipe: Recipe, data: Path | None) -> None:
+    """Refuse what can be known to fail before the model is loaded, as far as its files are on this machine.
+
+    Raises:
+        NotFoundError: A file is missing.
+        FormatError: A file is empty, or lacks a column that is read.
+        InputError: The model has no such layer or block, or `data` holds tokens of another tokenizer.
+        ContractError: The slot token is not one token.
+    """
+    preflight(recipe, data)
+    size, tokenizer = size_here(recipe.model), tokenizer_here(recipe.model)
+    if size is not None:
+        check_block(recipe, size.n_layers)
+    if tokenizer is not None:
+        one_token(tokenizer, recipe.prompt.slot_token)
+
+
+def check_block(recipe: Recipe, n_layers: int) -> None:
+    """Refuse an injection at a block that a model of this depth does not have.
+
+    Raises:
+        InputError: It does not.
+    """
+    block = recipe.injection.block or 0
+    if block >= n_layers:
+        raise InputError(
+            f"The recipe injects at block {block}, which {recipe.model} does not have.",
+            f"its blocks run from 0 to {n_layers - 1}",
+            "set injection.block to an early one; 1 is usual",
+        )
 
 
 def check_recipe(lm: LanguageModel, recipe: Recipe, contract: Contract) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from augury.contract import Contract
-from augury.data.example import Example
-from augury.data.rollouts import Rollout
+from augury.data.example import Context, Example
 from augury.data.sources.lens import lens_example
 from augury.errors import InputError
 from augury.lm import LanguageModel
@@ -30,6 +29,7 @@ from augury.lm.logprobs import continuation_logprobs
 from augury.oracle.reading import default_layers
 from augury.stats import Interval, bootstrap_interval
 from augury.train.batching import Item, batches, prepare
+from augury.train.ranks import ALONE, Ranks
 from augury.train.reads import Reads
 from augury.train.step import token_losses
 
@@ -57,7 +57,7 @@ class LensResult:
 
 
 def lens_examples(
-    lm: LanguageModel, rollouts: Sequence[Rollout], task: str, max_k: int, count: int, seed: int = 0
+    lm: LanguageModel, rollouts: Sequence[Context], task: str, max_k: int, count: int, seed: int = 0
 ) -> list[Example]:
     """`count` held-out lens examples, rollouts in turn so that each gives about as many.
 
@@ -70,7 +70,7 @@ def lens_examples(
     longest = max((stop - start for start, stop in (rollout.assistant for rollout in turn)), default=0)
     if longest < 2:
         why = f"none of the {len(turn)} held-out rollouts is long enough"
-        raise InputError(f"The {task} cannot be measured.", why, "raise rollouts.max_new_tokens or rollouts.heldout")
+        raise InputError(f"The {task} cannot be measured.", why, "raise max_new_tokens or heldout of the rollouts")
     found: list[Example] = []
     while len(found) < count:
         window = rng.randint(1, min(8, longest - 1))
@@ -89,30 +89,54 @@ def lens_report(
     contract: Contract,
     adapter: str,
     examples: Sequence[Example],
-    rollouts: Sequence[Rollout],
+    rollouts: Sequence[Context],
     reads: Reads,
     *,
     max_k: int,
     own: bool = True,
     batch_size: int = 24,
     progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> LensResult:
     """Losses of the examples under the three conditions; with `own` the target's own beside the future lens."""
-    layers = default_layers(contract)
-    items = [prepare(lm, contract, layers, reads, example) for example in examples]
-    donors = shuffled_items(items, rollouts, reads, layers)
-    order = sorted(range(len(items)), key=lambda i: -len(items[i].labelled.token_ids))
-    sums = np.zeros((len(items), len(CONDITIONS)))
-    with torch.no_grad(), adapters_on(lm.model, [adapter]):
-        for part in chunks(len(order), batch_size):
-            places = [order[i] for i in part]
-            for column, source in enumerate((items, donors, items)):
-                losses = _answer_losses(lm, contract, [source[i] for i in places], CONDITIONS[column] == "none")
-                sums[places, column] = losses
-            if progress is not None:
-                progress(part.stop, len(order))
+    sums = lens_losses(
+        lm, contract, adapter, examples, rollouts, reads, batch_size=batch_size, progress=progress, ranks=ranks
+    )
     wanted = own and examples[0].task == "future_lens"
     return _result(examples, sums, target_losses(lm, examples, rollouts) if wanted else None, max_k)
+
+
+def lens_losses(
+    lm: LanguageModel,
+    contract: Contract,
+    adapter: str,
+    examples: Sequence[Example],
+    rollouts: Sequence[Context],
+    reads: Reads,
+    *,
+    batch_size: int = 24,
+    progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
+) -> np.ndarray:
+    """The summed loss of each example's answer tokens, in nats, `[n, 3]`: real, shuffled, none."""
+    layers = default_layers(contract)
+    items = [prepare(lm, contract, reads, replace(example, layers=layers)) for example in examples]
+    donors = shuffled_items(items, rollouts, reads, layers)
+    order = sorted(range(len(items)), key=lambda i: -len(items[i].labelled.token_ids))
+    mine, rows = ranks.share(order), []
+    with torch.no_grad(), adapters_on(lm.model, [adapter]):
+        for part in chunks(len(mine), batch_size):
+            places = [mine[i] for i in part]
+            found = [
+                _answer_losses(lm, contract, [source[i] for i in places], name == "none")
+                for name, source in zip(CONDITIONS, (items, donors, items), strict=True)
+            ]
+            rows += zip(*found, strict=True)
+            if progress is not None:
+                progress(part.stop, len(mine))
+    sums = np.zeros((len(items), len(CONDITIONS)))
+    sums[order] = ranks.merge(rows)
+    return sums
 
 
 def _answer_losses(lm: LanguageModel, contract: Contract, items: Sequence[Item], nothing: bool) -> list[float]:
@@ -129,7 +153,7 @@ def _answer_losses(lm: LanguageModel, contract: Contract, items: Sequence[Item],
 
 
 def shuffled_items(
-    items: Sequence[Item], rollouts: Sequence[Rollout], reads: Reads, layers: Sequence[int], seed: int = 0
+    items: Sequence[Item], rollouts: Sequence[Context], reads: Reads, layers: Sequence[int], seed: int = 0
 ) -> list[Item]:
     """The same items with another rollout's activations, as many and from the same layers and place.
 
@@ -139,17 +163,17 @@ def shuffled_items(
     """
     coin = random.Random(seed)
     circle = random.Random(seed).sample(list(rollouts), len(rollouts))
-    places = {rollout.id: place for place, rollout in enumerate(circle)}
+    places = {rollout.number: place for place, rollout in enumerate(circle)}
     found = []
     for item in items:
-        place = places[item.example.rollout]
+        place = places[item.example.context]
         turn = coin.choice(("user", "assistant")) if item.example.kind == "speaker" else None
         donor, positions = _donor(item.example.positions, circle[place], circle[place + 1 :] + circle[:place], turn)
         found.append(Item(item.example, item.labelled, reads.vectors(donor, layers, positions)))
     return found
 
 
-def _donor(positions: Sequence[int], own: Rollout, others: Sequence[Rollout], turn: str | None) -> tuple[int, range]:
+def _donor(positions: Sequence[int], own: Context, others: Sequence[Context], turn: str | None) -> tuple[int, range]:
     """The first rollout that will do, by its id, and the positions to read of it: in `turn`, or at the same place."""
     topic, n = own.labels.get("topic"), len(positions)
     for other in others:
@@ -160,35 +184,35 @@ def _donor(positions: Sequence[int], own: Rollout, others: Sequence[Rollout], tu
             first = max(other.assistant[0], min(first, stop - n))
         fits = other.user[0] <= first and first + n <= stop
         if fits and (topic is None or other.labels.get("topic") != topic):
-            return other.id, range(first, first + n)
+            return other.number, range(first, first + n)
     raise InputError(
         "The control `shuffled` cannot be made.",
-        f"no held-out rollout of another topic than rollout {own.id}'s has room for {n} activations at the same place",
-        "raise rollouts.heldout",
+        f"no held-out rollout of another topic than {own.number}'s has room for {n} activations at the same place",
+        "raise heldout of the rollouts",
     )
 
 
-def target_losses(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> np.ndarray:
+def target_losses(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Context]) -> np.ndarray:
     """The target's own summed loss on each future-lens answer, from the whole text before it."""
-    by_id = {rollout.id: rollout for rollout in rollouts}
-    used = [by_id[i] for i in dict.fromkeys(example.rollout for example in examples)]
+    by_id = {rollout.number: rollout for rollout in rollouts}
+    used = [by_id[i] for i in dict.fromkeys(example.context for example in examples)]
     with adapters_on(lm.model, lm.target_adapters):
         found = continuation_logprobs(
             lm,
             [r.token_ids[: r.assistant[0]] for r in used],
             [r.token_ids[r.assistant[0] :] for r in used],
         )
-    by_rollout: dict[int, Tensor] = {r.id: values for r, values in zip(used, found, strict=True)}
+    by_rollout: dict[int, Tensor] = {r.number: values for r, values in zip(used, found, strict=True)}
     sums = []
     for example in examples:
-        start = example.positions[-1] + 1 - by_id[example.rollout].assistant[0]
-        sums.append(-float(by_rollout[example.rollout][start : start + len(example.answer_ids or ())].sum()))
+        start = example.positions[-1] + 1 - by_id[example.context].assistant[0]
+        sums.append(-float(by_rollout[example.context][start : start + len(example.answer_ids or ())].sum()))
     return np.array(sums)
 
 
 def _result(examples: Sequence[Example], sums: np.ndarray, own: np.ndarray | None, max_k: int) -> LensResult:
     tokens = np.array([len(example.answer_ids or ()) for example in examples], dtype=float)
-    groups = [example.rollout for example in examples]
+    groups = [example.context for example in examples]
     columns = np.column_stack([sums, tokens] if own is None else [sums, tokens, own])
 
     def interval(statistic: Callable[[np.ndarray], float]) -> Interval:

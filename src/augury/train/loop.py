@@ -1,47 +1,50 @@
-"""The training loop, from top to bottom: make a batch, inject, take the loss on the answer, step, tell."""
+"""The training loop, from top to bottom: the next batch, a step, a line of metrics, now and then a checkpoint."""
 
 from __future__ import annotations
 
+import json
 import logging
-import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from torch import nn
 
 from augury.contract import Contract
-from augury.data.mix import Stream
-from augury.data.rollouts import Rollout
+from augury.data.example import Example
 from augury.errors import ModelError
+from augury.files import write_text
 from augury.lm import LanguageModel, adapters
 from augury.lm.adapters import adapter_dropouts, adapter_parameters, adapters_on, add_adapter, remove_adapter
 from augury.lm.recompute import recomputing
 from augury.oracle.save import write_oracle
-from augury.train.batching import Item, batches, pools, prepare
-from augury.train.checkpoint import latest, load_checkpoint, save_checkpoint
+from augury.train.batching import TrainingData, pools
+from augury.train.checkpoint import State, latest, load_checkpoint, save_checkpoint
 from augury.train.metrics import Metrics, StepReport, read_metrics
 from augury.train.provenance import counted
-from augury.train.reads import Reads
+from augury.train.ranks import ALONE, Ranks
 from augury.train.recipe import OptimizerSettings, Recipe
-from augury.train.step import example_losses, precision
+from augury.train.step import Learner, NotFiniteError, Stepped, train_step
 
 log = logging.getLogger(__name__)
 ADAPTER = "oracle"
 CHECKPOINTS = "checkpoints"
+BAD_BATCH = "bad-batch.jsonl"
 
 
 def train_adapter(
     lm: LanguageModel,
     contract: Contract,
     recipe: Recipe,
-    rollouts: Sequence[Rollout],
-    reads: Reads,
+    data: TrainingData,
     run: Path,
     *,
+    ranks: Ranks = ALONE,
+    start: Callable[[], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
@@ -51,119 +54,112 @@ def train_adapter(
         lm: The base; the adapter is added to it under the name `oracle` and stays, frozen.
         contract: How slots, prompts and injection are made; every checkpoint carries it, with the steps so far.
         recipe: Everything else.
-        rollouts: The training split.
-        reads: Their activations, captured with all adapters off.
-        run: Where `metrics.jsonl` and `checkpoints/` go.
+        data: Examples, their order, and activations captured with all oracles off.
+        run: Where `metrics.jsonl` and `checkpoints/` go; only the first process writes.
+        ranks: This process among those that share each batch.
+        start: Puts the weights into the new adapter that a fresh run begins with; None: PEFT's own.
         on_step: Called after every step.
-        stop: Asked after every step; True ends the run after a checkpoint.
+        stop: Asked after every step; True in any process ends the run after a checkpoint.
 
     Returns:
         The number of steps done.
 
     Raises:
-        ModelError: A loss or a gradient is not finite; neither the adapter nor a checkpoint has taken it in.
+        ModelError: A loss or a gradient is not finite (the batch is kept in `bad-batch.jsonl`), or the memory does not
+            suffice; neither the adapter nor a checkpoint has taken it in.
     """
     settings = recipe.optimizer
-    steps = -(-settings.examples // settings.batch_size)
     parameters = _trainable(lm, recipe)
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
     )
-    first = _resume(lm, run, parameters, optimizer)
-    stream = Stream(rollouts, "train", settings.seed, _decoder(lm))
-    layers = [tuple(layers) for layers in contract.layers or ()]
-    step, save = first, _saver(lm, contract, recipe, run, parameters, optimizer)
-    with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, settings), Metrics(run, first) as metrics:
-        for step, examples in pools(recipe, stream, first, steps):
-            started = time.perf_counter()
-            items = [prepare(lm, contract, layers[i % len(layers)], reads, e) for i, e in enumerate(examples)]
-            torch.manual_seed(settings.seed + step)  # dropout, the same after a resume
-            rate = learning_rate(settings, step, steps)
-            losses, tokens = _backward(lm, contract, settings, items)
-            _check_finite(run, step + 1, losses, _clip(parameters, settings))
-            _apply(optimizer, rate)
-            loss, seconds = sum(losses) / len(losses), time.perf_counter() - started
-            report = StepReport(step + 1, steps, len(items), tokens, seconds, rate, loss, _by_task(items, losses))
+    learner = Learner(lm, contract, settings, data.reads, parameters, optimizer, ranks)
+    first = _resume(learner, run, start)
+    done, save = first, _saver(learner, recipe, run)
+    with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, settings), Metrics(run, first, ranks) as metrics:
+        for step, examples in pools(recipe, data, first, settings.steps):
+            began = perf_counter()
+            rate = learning_rate(settings, step, settings.steps)
+            with _explaining(run, step + 1, examples, ranks):
+                found = train_step(learner, examples, step, rate)
+            done = step + 1
+            report = _report(settings, done, examples, found, perf_counter() - began, rate)
             metrics.write(report)
-            saved = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
+            saved = done % settings.checkpoint_every == 0 or done == settings.steps
             if saved:
-                save(step + 1)
+                save(done)
             if on_step is not None:  # after the checkpoint: a fault in a caller's code costs no step
                 on_step(report)
-            if stop():
+            if ranks.any(stop()):
                 if not saved:
-                    save(step + 1)
+                    save(done)
                 break
-    return step + 1 if steps > first else first
+    return done
 
 
-def _resume(lm: LanguageModel, run: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+def _resume(learner: Learner, run: Path, start: Callable[[], None] | None) -> int:
     """The steps that the newest checkpoint holds; the model is left as it was where that cannot be used."""
     found = latest(run / CHECKPOINTS)
     try:
-        return load_checkpoint(found, parameters, optimizer) if found else 0
+        if found:
+            state = load_checkpoint(found, learner.parameters, learner.optimizer)
+            _check_same(state, _state(learner, state.step))
+            return state.step
+        if start is not None:
+            start()
+        return 0
     except BaseException:
-        remove_adapter(lm, ADAPTER)
+        remove_adapter(learner.lm, ADAPTER)
         raise
 
 
-def _saver(
-    lm: LanguageModel,
-    contract: Contract,
-    recipe: Recipe,
-    run: Path,
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-) -> Callable[[int], Path]:
+def _state(learner: Learner, step: int) -> State:
+    """Everything else that the steps to come follow from."""
+    pool, place = divmod(step, learner.settings.pool)
+    return State(step, learner.settings.seed, pool, place, torch.get_num_threads(), learner.ranks.count)
+
+
+def _check_same(kept: State, here: State) -> None:
+    for name in ("threads", "processes"):
+        if getattr(kept, name) != getattr(here, name):
+            log.warning(
+                "the checkpoint was made with %d %s and this goes on with %d: sums are rounded otherwise, so the run "
+                "does not end bitwise as it would have",
+                getattr(kept, name), name, getattr(here, name),
+            )  # fmt: skip
+
+
+def _saver(learner: Learner, recipe: Recipe, run: Path) -> Callable[[int], None]:
     """What writes the checkpoint after a step: an oracle that says how far it was trained."""
     config = lora_config(recipe)
 
     def write(folder: Path) -> None:
-        write_oracle(lm, ADAPTER, config, counted(contract, read_metrics(run)), folder, torch.float32)
+        contract = counted(learner.contract, read_metrics(run))
+        write_oracle(learner.lm, ADAPTER, config, contract, folder, torch.float32)
 
-    def save(step: int) -> Path:
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters.values()):
+    def save(step: int) -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in learner.parameters.values()):
             raise _diverged(run, step, "the adapter's weights are not finite after it")
-        return save_checkpoint(run / CHECKPOINTS, step, write, parameters, optimizer)
+        if learner.ranks.first:
+            save_checkpoint(run / CHECKPOINTS, _state(learner, step), write, learner.parameters, learner.optimizer)
+        learner.ranks.wait()
 
     return save
 
 
-def _backward(
-    lm: LanguageModel, contract: Contract, settings: OptimizerSettings, items: Sequence[Item]
-) -> tuple[list[float], int]:
-    """Put the gradients of the mean loss onto the adapter; returns each item's loss and the tokens that were run."""
-    share = settings.share_prefix and not settings.gradient_checkpointing
-    found, tokens = [0.0] * len(items), 0
-    for places, batch in batches(lm, items, share):
-        with precision(lm, settings.autocast):
-            losses = example_losses(lm, contract.injection, batch)
-        (losses.sum() / len(items)).backward()
-        for place, loss in zip(places, losses.detach().tolist(), strict=True):
-            found[place] = loss
-        tokens += batch.rows.tokens
-    return found, tokens
-
-
-def _clip(parameters: dict[str, nn.Parameter], settings: OptimizerSettings) -> float:
-    """Shorten the gradient where it is longer than the recipe allows; returns the length that it had."""
-    return float(nn.utils.clip_grad_norm_(parameters.values(), settings.clip or math.inf))
-
-
-def _apply(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def _check_finite(run: Path, step: int, losses: Sequence[float], gradient: float) -> None:
-    """Stop before the step: what is not finite would make the whole adapter so, and soon every checkpoint kept."""
-    wrong = [loss for loss in losses if not math.isfinite(loss)]
-    if wrong:
-        raise _diverged(run, step, f"the loss of {len(wrong)} of {len(losses)} examples is {wrong[0]}")
-    if not math.isfinite(gradient):
-        raise _diverged(run, step, f"the losses are finite and their gradient's norm is {gradient}")
+@contextmanager
+def _explaining(run: Path, step: int, examples: Sequence[Example], ranks: Ranks) -> Iterator[None]:
+    """What ends a step is told with what to do, and the batch that did it is kept."""
+    try:
+        yield
+    except NotFiniteError as error:
+        if ranks.first:
+            write_text(run / BAD_BATCH, "".join(json.dumps(asdict(example)) + "\n" for example in examples))
+        raise _diverged(run, step, f"{error}; its examples are in {BAD_BATCH}") from error
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            raise
+        raise _too_large(step, examples) from error
 
 
 def _diverged(run: Path, step: int, why: str) -> ModelError:
@@ -172,9 +168,36 @@ def _diverged(run: Path, step: int, why: str) -> ModelError:
     return ModelError(
         f"Training came apart at step {step} and was stopped.",
         f"{why}; {kept}",
-        "train in a new folder with a lower optimizer.learning_rate or a longer warmup; what stands in data.json, "
-        "rollouts-*.jsonl and reads/ is not made again where they are copied into it",
+        "train in a new folder with a lower optimizer.learning_rate or a longer warmup; what stands in data/ and "
+        "reads/ is not made again where they are copied into it",
     )
+
+
+def _too_large(step: int, examples: Sequence[Example]) -> ModelError:
+    longest = max(examples, key=lambda e: len(e.positions) * len(e.layers) + len(e.question) // 4)
+    return ModelError(
+        f"There was not enough memory for step {step}.",
+        f"its longest example is of {longest.source}, with {len(longest.positions) * len(longest.layers)} activations "
+        f"(context {longest.context} of {longest.contexts})",
+        "lower optimizer.pass_tokens, set optimizer.gradient_checkpointing, or shorten that source's window; go on "
+        "with --resume",
+    )
+
+
+def _report(
+    settings: OptimizerSettings,
+    step: int,
+    examples: Sequence[Example],
+    found: Stepped,
+    seconds: float,
+    rate: float,
+) -> StepReport:
+    losses: dict[str, list[float]] = defaultdict(list)
+    for example, loss in zip(examples, found.losses, strict=True):
+        losses[example.source].append(loss)
+    means = {source: sum(values) / len(values) for source, values in sorted(losses.items())}
+    mean = sum(found.losses) / len(found.losses)
+    return StepReport(step, settings.steps, len(examples), found.tokens, seconds, rate, mean, means)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
@@ -220,17 +243,3 @@ def _training(lm: LanguageModel, parameters: dict[str, nn.Parameter], settings: 
                 parameter.requires_grad_(True)
             for dropout in dropouts:
                 dropout.eval()
-
-
-def _by_task(items: Sequence[Item], losses: Sequence[float]) -> dict[str, float]:
-    found: dict[str, list[float]] = defaultdict(list)
-    for item, loss in zip(items, losses, strict=True):
-        found[item.example.task].append(loss)
-    return {task: sum(values) / len(values) for task, values in sorted(found.items())}
-
-
-def _decoder(lm: LanguageModel) -> Callable[[Sequence[int]], str]:
-    from augury.lm.chat import needs_tokenizer
-
-    tokenizer = needs_tokenizer(lm)
-    return lambda ids: tokenizer.decode(list(ids))

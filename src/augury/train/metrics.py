@@ -10,11 +10,12 @@ from pathlib import Path
 
 from augury.errors import FormatError
 from augury.files import storing, write_text
+from augury.train.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did. `losses` holds the mean of `example_losses` over each task, in nats."""
+    """What one step did. `losses` holds the mean of `example_losses` over each source, in nats."""
 
     step: int
     steps: int
@@ -27,12 +28,17 @@ class StepReport:
 
 
 class Metrics:
-    """The file of a run, open for writing inside `with`; lines of steps that a resumed run does again are cut off."""
+    """The file of a run, open for writing inside `with`; lines of steps that a resumed run does again are cut off.
 
-    def __init__(self, run: Path, first: int) -> None:
-        self.path, self.first = run / "metrics.jsonl", first
+    Of several processes only the first one writes.
+    """
+
+    def __init__(self, run: Path, first: int, ranks: Ranks = ALONE) -> None:
+        self.path, self.first, self.ranks = run / "metrics.jsonl", first, ranks
 
     def __enter__(self) -> Metrics:
+        if not self.ranks.first:
+            return self
         write_text(self.path, "".join(f"{line}\n" for line in _lines(self.path)[: self.first]))
         with storing(self.path):
             self.file = self.path.open("a", encoding="utf-8")
@@ -44,11 +50,15 @@ class Metrics:
         Raises:
             StorageError: The disk is full.
         """
+        if not self.ranks.first:
+            return
         with storing(self.path):
             self.file.write(json.dumps(report.__dict__) + "\n")
             self.file.flush()
 
     def __exit__(self, *_: object) -> None:
+        if not self.ranks.first:
+            return
         with suppress(OSError):  # every line was flushed: what fails here has been told
             self.file.close()
 

@@ -6,7 +6,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike
 
 from augury.contract import Contract
 from augury.data import bank
-from augury.data.example import Example
-from augury.data.rollouts import Rollout
+from augury.data.example import Context, Example
 from augury.data.sources.questions import Place, open_question, pick_read, speaker, topic_of, yes_no_pair
 from augury.lm import LanguageModel, Sampling
 from augury.lm.chat import needs_tokenizer
@@ -27,6 +26,7 @@ from augury.oracle.reading import decoded, default_layers
 from augury.stats import Interval, auc_interval, probe_auc, wilson
 from augury.train.batching import Item, prepare
 from augury.train.lens_report import shuffled_items
+from augury.train.ranks import ALONE, Ranks
 from augury.train.reads import Reads
 from augury.train.topic_probe import TopicProbe, asked_topic
 
@@ -51,7 +51,7 @@ class YesNoResult:
 
 
 def yes_no_examples(
-    rollouts: Sequence[Rollout],
+    rollouts: Sequence[Context],
     counts: dict[str, int],
     window: int,
     decode: Callable[[Sequence[int]], str],
@@ -78,12 +78,13 @@ def yes_no_report(
     contract: Contract,
     adapter: str,
     examples: Sequence[Example],
-    rollouts: Sequence[Rollout],
+    rollouts: Sequence[Context],
     reads: Reads,
     *,
     controls: Sequence[str] = ("shuffled", "none", "untrained", "text-window", "text-all"),
     topic_probe: TopicProbe | None = None,
     progress: Callable[[str, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[YesNoResult]:
     """AUCs over all examples ("all") and over each kind; kinds with fewer than two rollouts are left out.
 
@@ -93,50 +94,65 @@ def yes_no_report(
     """
     examples = _measurable(examples)
     layers = default_layers(contract)
-    items = [prepare(lm, contract, layers, reads, example) for example in examples]
-    margins = {"oracle": _margins(lm, contract, (adapter,), _rows(items))}
+    items = [prepare(lm, contract, reads, replace(example, layers=layers)) for example in examples]
+    margins = {"oracle": _margins(lm, contract, (adapter,), _rows(items), ranks)}
     for name in controls:
         if progress is not None:
             progress(name, len(items))
         adapters = (adapter,) if name in ("shuffled", "none") else ()
-        margins[name] = _margins(lm, contract, adapters, _control_rows(lm, contract, name, items, rollouts, reads))
+        rows = _control_rows(lm, contract, name, items, rollouts, reads)
+        margins[name] = _margins(lm, contract, adapters, rows, ranks)
     found = []
     for kind, places in _kinds(lm, examples, rollouts).items():
         asked = [examples[i] for i in places]
         auc = {name: _auc(values[places], asked) for name, values in margins.items()}
         auc |= _references(lm, layers, kind, asked, rollouts, reads, topic_probe)
-        found.append(YesNoResult(kind, len(asked[0].positions), len(asked), len({e.rollout for e in asked}), auc))
+        found.append(YesNoResult(kind, len(asked[0].positions), len(asked), len({e.context for e in asked}), auc))
     return found
+
+
+def yes_no_margins(
+    lm: LanguageModel,
+    contract: Contract,
+    adapter: str,
+    examples: Sequence[Example],
+    reads: Reads,
+    ranks: Ranks = ALONE,
+) -> np.ndarray:
+    """The oracle's margin of Yes over No for each question, `[n]`."""
+    layers = default_layers(contract)
+    items = [prepare(lm, contract, reads, replace(example, layers=layers)) for example in examples]
+    return _margins(lm, contract, (adapter,), _rows(items), ranks)
 
 
 def _measurable(examples: Sequence[Example]) -> list[Example]:
     """An interval over rollouts needs two of them."""
     of_kind: dict[str, set[int]] = {}
     for example in examples:
-        of_kind.setdefault(example.kind, set()).add(example.rollout)
+        of_kind.setdefault(example.kind, set()).add(example.context)
     return [example for example in examples if len(of_kind[example.kind]) > 1]
 
 
-def _kinds(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> dict[str, list[int]]:
+def _kinds(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Context]) -> dict[str, list[int]]:
     """What is reported: the places in `examples` of each kind, of all, and of topics that the window does not name."""
     found: dict[str, list[int]] = {"all": list(range(len(examples)))}
     for i, example in enumerate(examples):
         found.setdefault(example.kind, []).append(i)
     texts = _window_texts(lm, examples, rollouts)
-    topics = {r.id: topic_of(r.labels) for r in rollouts if "topic" in r.labels}
-    nameless = [i for i in found.get("topic", ()) if not names_topic(texts[i], topics[examples[i].rollout])]
-    if len({examples[i].rollout for i in nameless}) > 1:
+    topics = {r.number: topic_of(r.labels) for r in rollouts if "topic" in r.labels}
+    nameless = [i for i in found.get("topic", ()) if not names_topic(texts[i], topics[examples[i].context])]
+    if len({examples[i].context for i in nameless}) > 1:
         found[NAMELESS] = nameless
     return found
 
 
-def _window_texts(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Rollout]) -> list[str]:
-    by_id = {rollout.id: rollout for rollout in rollouts}
-    return [decoded(lm, [by_id[e.rollout].token_ids[i] for i in e.positions]) for e in examples]
+def _window_texts(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Context]) -> list[str]:
+    by_id = {rollout.number: rollout for rollout in rollouts}
+    return [decoded(lm, [by_id[e.context].token_ids[i] for i in e.positions]) for e in examples]
 
 
 def _auc(scores: ArrayLike, examples: Sequence[Example]) -> Interval:
-    groups, wordings = [e.rollout for e in examples], [e.wording for e in examples]
+    groups, wordings = [e.context for e in examples], [e.wording for e in examples]
     return auc_interval(scores, [e.yes for e in examples], groups, within=wordings, n=BOOTSTRAP)
 
 
@@ -145,7 +161,7 @@ def _references(
     layers: Sequence[int],
     kind: str,
     examples: Sequence[Example],
-    rollouts: Sequence[Rollout],
+    rollouts: Sequence[Context],
     reads: Reads,
     topic_probe: TopicProbe | None,
 ) -> dict[str, Interval]:
@@ -173,7 +189,7 @@ def _control_rows(
     contract: Contract,
     name: str,
     items: Sequence[Item],
-    rollouts: Sequence[Rollout],
+    rollouts: Sequence[Context],
     reads: Reads,
 ) -> list[Row]:
     layers = default_layers(contract)
@@ -181,44 +197,46 @@ def _control_rows(
         return _rows(shuffled_items(items, rollouts, reads, layers))
     if name in ("none", "untrained"):
         return _rows(items, vectors=name == "untrained")
-    by_id = {rollout.id: rollout for rollout in rollouts}
-    return [_text_row(lm, contract, name, item.example, by_id[item.example.rollout]) for item in items]
+    by_id = {rollout.number: rollout for rollout in rollouts}
+    return [_text_row(lm, contract, name, item.example, by_id[item.example.context]) for item in items]
 
 
-def _text_row(lm: LanguageModel, contract: Contract, name: str, example: Example, rollout: Rollout) -> Row:
+def _text_row(lm: LanguageModel, contract: Contract, name: str, example: Example, rollout: Context) -> Row:
     """The plain base reads the decoded text instead, and nothing right of the last position."""
     start = example.positions[0] if name == "text-window" else 0
     text = decoded(lm, rollout.token_ids[start : example.positions[-1] + 1]).strip()
     return Row(plain_prompt(lm, contract, reader_text(text, prefixed(contract, example.question, YES_NO))), None)
 
 
-def _margins(lm: LanguageModel, contract: Contract, adapters: tuple[str, ...], rows: Sequence[Row]) -> np.ndarray:
+def _margins(
+    lm: LanguageModel, contract: Contract, adapters: tuple[str, ...], rows: Sequence[Row], ranks: Ranks
+) -> np.ndarray:
     runner = Runner(lm, contract, adapters, contract.injection.coefficient, batch_size=24)
-    found = choice_logprobs(runner, rows, spell(lm, contract, YES_NO))
-    return np.array([weigh(row).margin for row in found])
+    found = choice_logprobs(runner, ranks.share(rows), spell(lm, contract, YES_NO))
+    return np.array(ranks.merge([weigh(row).margin for row in found]))
 
 
 def binary_probe(
-    lm: LanguageModel, layers: Sequence[int], rollouts: Sequence[Rollout], reads: Reads, kind: str, window: int
+    lm: LanguageModel, layers: Sequence[int], rollouts: Sequence[Context], reads: Reads, kind: str, window: int
 ) -> Interval | None:
     """A linear probe for a kind's own binary label, cross-validated over held-out rollouts, on reads like the asked.
 
     None where either label has fewer than 20 rollouts.
     """
     pairs = yes_no_examples(rollouts, {kind: PROBE_READS}, window, needs_tokenizer(lm).decode)
-    by_id = {rollout.id: rollout for rollout in rollouts}
+    by_id = {rollout.number: rollout for rollout in rollouts}
     used = [example for example in pairs if example.yes]
     labels = [
-        speaker(by_id[e.rollout], e.positions[-1]) if kind == "speaker" else by_id[e.rollout].labels[kind] for e in used
+        speaker(by_id[e.context], e.positions[-1]) if kind == "speaker" else by_id[e.context].labels[kind] for e in used
     ]
     y = [label == BINARY[kind] for label in labels]
     rollouts_of = {
-        label: {e.rollout for e, own in zip(used, y, strict=True) if own is label} for label in (True, False)
+        label: {e.context for e, own in zip(used, y, strict=True) if own is label} for label in (True, False)
     }
     if min(map(len, rollouts_of.values())) < 20:
         return None
-    x = np.stack([reads.vectors(e.rollout, layers, e.positions).mean(0).numpy() for e in used])
-    return probe_auc(x, y, [e.rollout for e in used])
+    x = np.stack([reads.vectors(e.context, layers, e.positions).mean(0).numpy() for e in used])
+    return probe_auc(x, y, [e.context for e in used])
 
 
 @dataclass(frozen=True)
@@ -243,36 +261,74 @@ def topic_report(
     lm: LanguageModel,
     contract: Contract,
     adapter: str,
-    rollouts: Sequence[Rollout],
+    rollouts: Sequence[Context],
     reads: Reads,
     *,
     window: int,
     count: int,
     seed: int = 0,
+    ranks: Ranks = ALONE,
 ) -> TopicResult:
     """Ask what each held-out rollout is about, greedily, and look for the topic or an alias in whole words."""
-    layers = default_layers(contract)
-    examples = _open_examples(lm, rollouts, window, count, seed)
-    items = [prepare(lm, contract, layers, reads, example) for example in examples]
-    answers = _answers(lm, contract, adapter, items)
-    shuffled = _answers(lm, contract, adapter, shuffled_items(items, rollouts, reads, layers))
-    by_id = {rollout.id: rollout for rollout in rollouts}
-    topics = [topic_of(by_id[example.rollout].labels) for example in examples]
-    hits = [names_topic(answer, topic) for answer, topic in zip(answers, topics, strict=True)]
-    false_hits = [names_topic(answer, topic) for answer, topic in zip(shuffled, topics, strict=True)]
-    texts = _window_texts(lm, examples, rollouts)
-    nameless = [hit for hit, t, topic in zip(hits, texts, topics, strict=True) if not names_topic(t, topic)]
+    asked = ask_topics(
+        lm, contract, adapter, rollouts, reads, window=window, count=count, seed=seed, shuffled=True, ranks=ranks
+    )
+    hits, false_hits = asked.hits(asked.answers), asked.hits(asked.shuffled)
+    texts = _window_texts(lm, asked.examples, rollouts)
+    named = [names_topic(text, topic) for text, topic in zip(texts, asked.topics, strict=True)]
+    nameless = [hit for hit, there in zip(hits, named, strict=True) if not there]
     return TopicResult(
         window,
-        len(examples),
+        len(hits),
         wilson(sum(hits), len(hits)),
         wilson(sum(false_hits), len(false_hits)),
         wilson(sum(nameless), len(nameless)) if nameless else None,
-        tuple(zip([t.name for t in topics], answers, shuffled, strict=True))[:24],
+        tuple(zip([t.name for t in asked.topics], asked.answers, asked.shuffled, strict=True))[:24],
     )
 
 
-def _open_examples(lm: LanguageModel, rollouts: Sequence[Rollout], window: int, count: int, seed: int) -> list[Example]:
+@dataclass(frozen=True)
+class AskedTopics:
+    """The open topic question about held-out rollouts, one each, and what was answered."""
+
+    examples: tuple[Example, ...]
+    topics: tuple[bank.Topic, ...]
+    answers: tuple[str, ...]
+    shuffled: tuple[str, ...]
+
+    def hits(self, answers: Sequence[str]) -> list[bool]:
+        """Whether each answer names its topic."""
+        return [names_topic(answer, topic) for answer, topic in zip(answers, self.topics, strict=True)]
+
+
+def ask_topics(
+    lm: LanguageModel,
+    contract: Contract,
+    adapter: str,
+    rollouts: Sequence[Context],
+    reads: Reads,
+    *,
+    window: int,
+    count: int,
+    seed: int = 0,
+    shuffled: bool = False,
+    ranks: Ranks = ALONE,
+) -> AskedTopics:
+    """Greedy answers with each rollout's own activations and, where wanted, with another's."""
+    layers = default_layers(contract)
+    examples = _open_examples(lm, rollouts, window, count, seed)
+    items = [prepare(lm, contract, reads, replace(example, layers=layers)) for example in examples]
+    by_id = {rollout.number: rollout for rollout in rollouts}
+    donors = shuffled_items(items, rollouts, reads, layers) if shuffled else []
+    return AskedTopics(
+        tuple(examples),
+        tuple(topic_of(by_id[example.context].labels) for example in examples),
+        tuple(_answers(lm, contract, adapter, items, ranks)),
+        tuple(_answers(lm, contract, adapter, donors, ranks)) if donors else (),
+    )
+
+
+def _open_examples(lm: LanguageModel, rollouts: Sequence[Context], window: int, count: int, seed: int) -> list[Example]:
     """One question for each rollout that has a topic, `count` at most."""
     decode = needs_tokenizer(lm).decode
     rng = random.Random(f"{seed}:open:{window}")
@@ -285,10 +341,10 @@ def _open_examples(lm: LanguageModel, rollouts: Sequence[Rollout], window: int, 
     return found
 
 
-def _answers(lm: LanguageModel, contract: Contract, adapter: str, items: Sequence[Item]) -> list[str]:
+def _answers(lm: LanguageModel, contract: Contract, adapter: str, items: Sequence[Item], ranks: Ranks) -> list[str]:
     runner = Runner(lm, contract, (adapter,), contract.injection.coefficient, batch_size=24)
-    found = decode_rows(runner, _rows(items), Sampling(max_new_tokens=8))
-    return [decoded(lm, [token for token in texts[0] if token not in lm.end_ids]).strip() for texts in found]
+    found = decode_rows(runner, ranks.share(_rows(items)), Sampling(max_new_tokens=8))
+    return ranks.merge([decoded(lm, [t for t in texts[0] if t not in lm.end_ids]).strip() for texts in found])
 
 
 def names_topic(text: str, topic: bank.Topic) -> bool:

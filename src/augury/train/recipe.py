@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, model_validator
 
 from augury.contract import Injection, PromptFormat
-from augury.data.mix import Mix
-from augury.errors import FormatError, NotFoundError
+from augury.data.mix import Stage, check_stages, expected
+from augury.data.recipe import DataRecipe, explained
+from augury.data.settings_file import read_settings
+from augury.data.sources.base import Settings
+from augury.errors import FormatError
 
+AnyRecipe = TypeVar("AnyRecipe", bound=DataRecipe)
 Beta = Annotated[float, Field(ge=0, lt=1)]
-LayerGroup = Annotated[tuple[int | str, ...], Field(min_length=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class RolloutSettings(_Frozen):
-    """The target's own answers that examples are made of."""
-
-    train: int = Field(default=4000, gt=0)
-    heldout: int = Field(default=500, gt=0)
-    max_new_tokens: int = Field(default=64, gt=0)
-    temperature: float = Field(default=0.8, ge=0)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    batch_size: int = Field(default=96, gt=0)
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-
-
-class LoraSettings(_Frozen):
+class LoraSettings(Settings):
     """The adapter. Never change rank, alpha or the learning rate alone."""
 
     rank: int = Field(default=32, gt=0)
@@ -43,18 +30,21 @@ class LoraSettings(_Frozen):
     target_modules: str | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
 
 
-class Stage(_Frozen):
-    """A mix that holds until a share of the run's examples."""
-
-    until: float = Field(gt=0, le=1)
-    mix: Mix
-
-
-class OptimizerSettings(_Frozen):
+class OptimizerSettings(Settings):
     """AdamW with warm-up, a constant part, and linear decay to zero over the last part.
 
     The constant part lets a run be prolonged: a checkpoint before the decay goes on as if the total had been larger.
-    `clip` is the longest gradient that is taken as it is; None takes all of them.
+
+    Attributes:
+        examples: Of the whole run.
+        batch_size: Examples of a step, over all processes.
+        clip: The longest gradient that is taken as it is; None takes all of them.
+        pool: Steps whose examples are drawn together and sorted by length.
+        pass_tokens: Tokens in one pass through the model, at most; a step takes as many passes as it needs.
+        processes: How many share each batch.
+        autocast: The dtype of matrix products; None is the model's own.
+        share_prefix: Whether the tokens before the first slot, which all prompts have, are run once a pass.
+        gradient_checkpointing: Whether blocks run again in the backward pass, for memory; no prefix is shared then.
     """
 
     examples: int = Field(gt=0)
@@ -66,42 +56,66 @@ class OptimizerSettings(_Frozen):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip: float | None = Field(default=1.0, gt=0)
     pool: int = Field(default=32, gt=0)
+    pass_tokens: int = Field(default=8192, gt=0)
+    processes: int = Field(default=1, gt=0)
     checkpoint_every: int = Field(default=200, gt=0)
     autocast: Literal["bfloat16"] | None = None
     share_prefix: bool = True
     gradient_checkpointing: bool = False
     seed: int = 0
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        return -(-self.examples // self.batch_size)
 
-class Recipe(_Frozen):
-    """Everything a training run depends on."""
+    @property
+    def shares(self) -> bool:
+        """Whether prompts share their beginning: what is recomputed in the backward pass cannot."""
+        return self.share_prefix and not self.gradient_checkpointing
 
-    name: str
-    model: str
-    layers: tuple[LayerGroup, ...] = Field(min_length=1)
+
+class Recipe(DataRecipe):
+    """Everything a training run depends on.
+
+    Attributes:
+        injection: How slots receive activations.
+        prompt: The oracle's prompt.
+        lora: The adapter.
+        optimizer: The steps.
+        stages: Shares of the sources over the run.
+        data: Where the data set lies (see `augury data build`); None: in the run's folder.
+        cache_activations: Whether contexts are captured once, to disk, and looked up; else each batch captures its own.
+        init_from: An oracle (a folder, a hub id or an alias) whose adapter training begins with.
+        evaluations: How often a small held-out sample is measured during the run.
+        report: How many examples the closing report asks: thousands, or some hundreds for a first look.
+    """
+
     injection: Injection = Injection()
     prompt: PromptFormat = PromptFormat()
-    rollouts: RolloutSettings = RolloutSettings()
     lora: LoraSettings = LoraSettings()
     optimizer: OptimizerSettings
     stages: tuple[Stage, ...] = Field(min_length=1)
+    data: Path | None = None
+    cache_activations: bool = True
+    init_from: str | None = None
+    evaluations: int = Field(default=10, ge=0)
+    report: Literal["full", "quick"] = "full"
 
-    @field_validator("stages")
-    @classmethod
-    def _cover_the_run(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-        ends = [stage.until for stage in stages]
-        if ends != sorted(set(ends)) or ends[-1] != 1:
-            raise ValueError(f"`until` must rise and end at 1, not {ends}")
-        return stages
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        check_stages(self.stages, list(self.sources))
+        return self
 
     @property
     def longest_window(self) -> int:
-        """The most activations of one layer that an example reads."""
-        return max(max(stage.mix.max_window, stage.mix.lens_window) for stage in self.stages)
+        """The most positions of an example, as far as the settings say."""
+        return max(source.longest_window for source in self.sources.values())
 
-    def mix_at(self, share: float) -> Mix:
-        """The mix in force when `share` of the examples has been seen."""
-        return next((stage for stage in self.stages if share < stage.until), self.stages[-1]).mix
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Examples that the run draws from each source, about."""
+        return expected(self.stages, self.optimizer.examples)
 
 
 def read_recipe(path: Path, settings: list[str] | None = None) -> Recipe:
@@ -112,42 +126,53 @@ def read_recipe(path: Path, settings: list[str] | None = None) -> Recipe:
         FormatError: Not YAML, an unknown field, or a value out of range, in the file or in a setting; the message
             names each.
     """
-    if not path.is_file():
-        raise NotFoundError(f"There is no recipe {path}.", "the file does not exist", "see the folder recipes/")
-    data = _yaml(_text(path), str(path), "mend the file")
-    for setting in settings or ():
-        _lay_over(data, setting)
+    return _validated(Recipe, read_settings(path, settings), path)
+
+
+def laid_over(recipe: Recipe, settings: Mapping[str, Any], called: str) -> Recipe:
+    """The recipe with other values at some paths (`injection.coefficient`).
+
+    Raises:
+        FormatError: There is no such field, or a value is out of range.
+    """
+    data = recipe.model_dump(mode="json")
+    for path, value in settings.items():
+        *parents, last = path.split(".")
+        group = data
+        for parent in parents:
+            group = group.setdefault(parent, {}) if isinstance(group, dict) else None
+        if not isinstance(group, dict):
+            raise FormatError(f"{called} is no recipe.", f"{path} is no field of a group of settings", "mend its path")
+        group[last] = value
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise FormatError(
-            f"{path} is no recipe.", reasons, "mend these fields, in the file or in --set; recipes/ has examples"
-        ) from error
+        raise explained(error, called) from error
 
 
-def _text(path: Path) -> str:
+def read_data_recipe(path: Path, settings: list[str] | None = None) -> DataRecipe:
+    """What a data set is made of, from a training recipe or from one that has the data part alone.
+
+    Of a training recipe all fields must be right, those of training too: the same file is trained from later.
+
+    Raises:
+        NotFoundError: No such file.
+        FormatError: As `read_recipe`.
+    """
+    data = read_settings(path, settings)
+    return _validated(Recipe if _trains(data) else DataRecipe, data, path)
+
+
+def _trains(data: Any) -> bool:
+    """Whether a field of training is in it, misspelt ones too, so that the right field is named."""
+    nearest = [
+        get_close_matches(str(name), Recipe.model_fields, 1) for name in (data if isinstance(data, dict) else ())
+    ]
+    return any(found and found[0] not in DataRecipe.model_fields for found in nearest)
+
+
+def _validated(kind: type[AnyRecipe], data: Any, path: Path) -> AnyRecipe:
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is no text.", str(error), "save the file as UTF-8") from error
-
-
-def _yaml(text: str, called: str, instead: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that does not exist
-        raise FormatError(f"{called} is no YAML.", " ".join(str(error).split()), instead) from error
-
-
-def _lay_over(data: Any, setting: str) -> None:
-    path, equals, value = setting.partition("=")
-    if not equals:
-        raise FormatError(f"'{setting}' is no setting.", "it has no '='", "write --set optimizer.examples=1000")
-    *parents, last = path.split(".")
-    for parent in parents:
-        data = data.setdefault(parent, {}) if isinstance(data, dict) else None
-    if not isinstance(data, dict):
-        why = "a part of its path is no group of settings (stages are a list)"
-        raise FormatError(f"'{setting}' cannot be laid over the recipe.", why, "change stages in a copy of the file")
-    data[last] = _yaml(value, f"The value of '{setting}'", "write it as it would stand in the recipe")
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise explained(error, str(path)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from augury._version import __version__
 from augury.contract import Contract
+from augury.data.example import Context
 from augury.data.sources.questions import Place
 from augury.files import write_text
 from augury.lm.adapters import adapter_parameters
@@ -23,11 +24,16 @@ from augury.oracle.save import save_oracle
 from augury.stats import Interval
 from augury.train.lens_report import CONDITIONS, LensResult, lens_examples, lens_report
 from augury.train.loop import ADAPTER, lora_config
+from augury.train.page import write_page
+from augury.train.prepare import BankSet, Prepared
 from augury.train.question_report import TopicResult, YesNoResult, topic_report, yes_no_examples, yes_no_report
+from augury.train.ranks import ALONE, Ranks
+from augury.train.reads import CachedReads, Reads
 from augury.train.recipe import Recipe
-from augury.train.run import Prepared
+from augury.train.source_report import SourceResult, source_report
 from augury.train.topic_probe import TopicProbe, fit_topic_probe
 
+PARTS = ("lens", "yes_no", "topic", "sources")
 LENS_TASKS = ("past_lens", "future_lens")
 WINDOWS = (1, 10)
 # What a report says about what it measured.
@@ -39,16 +45,17 @@ _MADE = (
 
 @dataclass(frozen=True)
 class ReportSize:
-    """How many examples the report asks. The defaults are the protocol; smaller ones are for tests and curves."""
+    """How many examples the report asks. The defaults are the protocol; smaller ones are for a first look."""
 
     lens: int = 1000
     topic_pairs: int = 500
     anywhere_pairs: int = 500
     other_pairs: int = 25
     open_topics: int = 300
+    source: int = 200
 
 
-FULL = ReportSize()
+SIZES = {"full": ReportSize(), "quick": ReportSize(24, 16, 16, 4, 16, 24)}
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,10 @@ class Report:
     lens: list[LensResult]
     yes_no: list[YesNoResult]
     topic: list[TopicResult]
+    sources: list[SourceResult] = field(default_factory=list)  # reports from before 0.2 have none
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: [result.to_dict() for result in getattr(self, name)] for name in ("lens", "yes_no", "topic")}
+        return {name: [result.to_dict() for result in getattr(self, name)] for name in PARTS}
 
     def headline(self) -> dict[str, Any]:
         """What goes into the contract and the card: every figure that has a bar, beside its controls."""
@@ -78,6 +86,9 @@ class Report:
             row |= {} if r.nameless is None else {"name not in the window": _numbers(r.nameless)}
             row |= {"questions": r.questions}
             found[f"open topic named, {_at(r.window)}"] = row
+        for r in self.sources:
+            row = {name: _numbers(getattr(r, name)) for name in (*CONDITIONS, "gap")}
+            found[f"held-out loss of {r.source.replace('_', ' ')}, nats"] = row | {"examples": r.examples}
         return found
 
 
@@ -90,122 +101,151 @@ def _numbers(interval: Interval) -> list[float]:
 
 
 Phase = Callable[[str, int, int], None]
-Result = TypeVar("Result", LensResult, YesNoResult, TopicResult)
+Result = TypeVar("Result", LensResult, YesNoResult, TopicResult, SourceResult)
 
 
 def make_report(
     prepared: Prepared,
     contract: Contract,
     adapter: str,
-    size: ReportSize = FULL,
+    size: ReportSize = SIZES["full"],
     progress: Phase = lambda phase, done, total: None,
     kept: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Report:
-    """Measure the oracle on the held-out rollouts.
+    """Measure the oracle on held-out data: each source's loss, and, where there are answers to the bank, all the rest.
 
     Args:
         kept: A file in which every part is kept as soon as it is measured; parts of the same adapter and size that
             stand there already are not measured again.
+        ranks: The processes that share the work.
     """
-    part = _Parts(kept, _fingerprint(prepared, contract, adapter, size))
-
-    def lens(max_k: int) -> list[LensResult]:
-        found: list[LensResult] = []
-        for task in LENS_TASKS:
-            found += part(f"{task} {max_k}", LensResult, lambda t=task: [
-                _lens(prepared, contract, adapter, t, max_k, size.lens, progress)
-            ])  # fmt: skip
-        return found
-
-    short = lens(8)
+    part = _Parts(kept, _fingerprint(prepared, contract, adapter, size), ranks)
+    measure = _Measure(prepared, prepared.bank, contract, adapter, size, progress, ranks) if prepared.bank else None
+    sources: list[SourceResult] = []
+    for name, examples in prepared.heldout.items():
+        progress(f"report: losses of {name}", 0, len(examples))
+        sources += part(
+            f"source {name}", SourceResult, lambda n=name: _source(prepared, contract, adapter, n, size, ranks)
+        )
+    if measure is None:
+        return Report([], [], [], sources)
+    short = measure.lens(part, 8)
     yes_no: list[YesNoResult] = []
     topic: list[TopicResult] = []
     for window in WINDOWS:
-        yes_no += part(
-            f"yes/no {window}", YesNoResult, lambda w=window: _yes_no(prepared, contract, adapter, w, size, progress)
-        )
+        yes_no += part(f"yes/no {window}", YesNoResult, lambda w=window: measure.yes_no(w))
         progress(f"report: open topic at {window}", 0, size.open_topics)
-        topic += part(f"open topic {window}", TopicResult, lambda w=window: [
-            topic_report(
-                prepared.lm, contract, adapter, prepared.rollouts["heldout"], prepared.reads["heldout"],
-                window=w, count=size.open_topics,
-            )
-        ])  # fmt: skip
+        topic += part(f"open topic {window}", TopicResult, lambda w=window: [measure.topic(w)])
     for window in WINDOWS:
-        yes_no += part(
-            f"anywhere {window}", YesNoResult, lambda w=window: _anywhere(prepared, contract, adapter, w, size)
-        )
-    return Report(short + lens(50), yes_no, topic)
+        yes_no += part(f"anywhere {window}", YesNoResult, lambda w=window: measure.anywhere(w))
+    return Report(short + measure.lens(part, 50), yes_no, topic, sources)
 
 
-def _lens(
-    prepared: Prepared, contract: Contract, adapter: str, task: str, max_k: int, count: int, progress: Phase
-) -> LensResult:
-    rollouts, reads = prepared.rollouts["heldout"], prepared.reads["heldout"]
-    return lens_report(
-        prepared.lm, contract, adapter, lens_examples(prepared.lm, rollouts, task, max_k, count), rollouts, reads,
-        max_k=max_k, progress=lambda done, total: progress(f"report: {task}, k up to {max_k}", done, total),
-    )  # fmt: skip
-
-
-def _yes_no(
-    prepared: Prepared, contract: Contract, adapter: str, window: int, size: ReportSize, progress: Phase
-) -> list[YesNoResult]:
-    """Every kind that was trained, where the request ends."""
-    rollouts, reads = prepared.rollouts["heldout"], prepared.reads["heldout"]
-    kinds = sorted({kind for stage in prepared.kinds for kind in stage})
-    counts = {kind: size.topic_pairs if kind == "topic" else size.other_pairs for kind in kinds}
-    examples = yes_no_examples(rollouts, counts, window, needs_tokenizer(prepared.lm).decode)
-    return yes_no_report(
-        prepared.lm, contract, adapter, examples, rollouts, reads, topic_probe=_probe(prepared, contract, window),
-        progress=lambda name, n: progress(f"report: yes/no at {window}, {name}", 0, n),
-    )  # fmt: skip
-
-
-def _anywhere(prepared: Prepared, contract: Contract, adapter: str, window: int, size: ReportSize) -> list[YesNoResult]:
-    """The topic, read anywhere in the answer."""
-    rollouts, reads = prepared.rollouts["heldout"], prepared.reads["heldout"]
-    decode = needs_tokenizer(prepared.lm).decode
-    examples = yes_no_examples(rollouts, {"topic": size.anywhere_pairs}, window, decode, "anywhere")
-    controls = ("shuffled", "text-window")
-    probe = _probe(prepared, contract, window, "anywhere")
-    found = yes_no_report(
-        prepared.lm, contract, adapter, examples, rollouts, reads, controls=controls, topic_probe=probe
+def _source(
+    prepared: Prepared, contract: Contract, adapter: str, name: str, size: ReportSize, ranks: Ranks
+) -> list[SourceResult]:
+    examples = prepared.heldout[name][: size.source]
+    if not examples:
+        return []
+    where = examples[0].contexts
+    found = source_report(
+        prepared.lm, contract, adapter, examples, prepared.contexts[where], prepared.reads[where], ranks=ranks
     )
-    return [replace(result, kind="topic, anywhere") for result in found if result.kind == "topic"]
+    return [found] if found else []
 
 
-def _probe(prepared: Prepared, contract: Contract, window: int, place: Place = "request_end") -> TopicProbe | None:
-    """Fitted on the training rollouts, where there are any."""
-    if "train" not in prepared.rollouts:
-        return None
-    layer = default_layers(contract)[0]
-    return fit_topic_probe(prepared.lm, layer, prepared.rollouts["train"], prepared.reads["train"], window, place)
+@dataclass(frozen=True)
+class _Measure:
+    """What asks about held-out answers to the bank."""
+
+    prepared: Prepared
+    bank: BankSet
+    contract: Contract
+    adapter: str
+    size: ReportSize
+    progress: Phase
+    ranks: Ranks
+
+    @property
+    def _set(self) -> tuple[Sequence[Context], Reads]:
+        return self.bank.rollouts["heldout"], self.bank.reads["heldout"]
+
+    def lens(self, part: _Parts, max_k: int) -> list[LensResult]:
+        found: list[LensResult] = []
+        for task in LENS_TASKS:
+            found += part(f"{task} {max_k}", LensResult, lambda t=task: [self._lens(t, max_k)])
+        return found
+
+    def _lens(self, task: str, max_k: int) -> LensResult:
+        lm, (rollouts, reads) = self.prepared.lm, self._set
+        examples = lens_examples(lm, rollouts, task, max_k, self.size.lens)
+        return lens_report(
+            lm, self.contract, self.adapter, examples, rollouts, reads, max_k=max_k, ranks=self.ranks,
+            progress=lambda done, total: self.progress(f"report: {task}, k up to {max_k}", done, total),
+        )  # fmt: skip
+
+    def yes_no(self, window: int) -> list[YesNoResult]:
+        """Every kind that was trained, where the request ends."""
+        lm, (rollouts, reads), size = self.prepared.lm, self._set, self.size
+        kinds = self.bank.kinds or ("topic",)
+        counts = {kind: size.topic_pairs if kind == "topic" else size.other_pairs for kind in kinds}
+        examples = yes_no_examples(rollouts, counts, window, needs_tokenizer(lm).decode)
+        return yes_no_report(
+            lm, self.contract, self.adapter, examples, rollouts, reads, topic_probe=self._probe(window),
+            progress=lambda name, n: self.progress(f"report: yes/no at {window}, {name}", 0, n), ranks=self.ranks,
+        )  # fmt: skip
+
+    def anywhere(self, window: int) -> list[YesNoResult]:
+        """The topic, read anywhere in the answer."""
+        lm, (rollouts, reads) = self.prepared.lm, self._set
+        decode = needs_tokenizer(lm).decode
+        examples = yes_no_examples(rollouts, {"topic": self.size.anywhere_pairs}, window, decode, "anywhere")
+        found = yes_no_report(
+            lm, self.contract, self.adapter, examples, rollouts, reads, controls=("shuffled", "text-window"),
+            topic_probe=self._probe(window, "anywhere"), ranks=self.ranks,
+        )  # fmt: skip
+        return [replace(result, kind="topic, anywhere") for result in found if result.kind == "topic"]
+
+    def topic(self, window: int) -> TopicResult:
+        return topic_report(
+            self.prepared.lm, self.contract, self.adapter, *self._set,
+            window=window, count=self.size.open_topics, ranks=self.ranks,
+        )  # fmt: skip
+
+    def _probe(self, window: int, place: Place = "request_end") -> TopicProbe | None:
+        """Fitted on the training rollouts, where their activations are at hand."""
+        reads = self.bank.reads.get("train")
+        if not isinstance(reads, CachedReads):
+            return None
+        layer = default_layers(self.contract)[0]
+        return fit_topic_probe(self.prepared.lm, layer, self.bank.rollouts["train"], reads, window, place)
 
 
 class _Parts:
     """Measured parts, kept in a file under the fingerprint of what was measured."""
 
-    def __init__(self, path: Path | None, fingerprint: str) -> None:
-        self.path, self.fingerprint = path, fingerprint
+    def __init__(self, path: Path | None, fingerprint: str, ranks: Ranks) -> None:
+        self.path, self.fingerprint, self.ranks = path, fingerprint, ranks
         self.parts: dict[str, Any] = {}
         if path is not None and path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
             self.parts = found["parts"] if found["fingerprint"] == fingerprint else {}
+        ranks.wait()  # all know the same parts before one of them writes more
 
     def __call__(self, name: str, kind: type[Result], measure: Callable[[], Sequence[Result]]) -> list[Result]:
         if name not in self.parts:
             self.parts[name] = [asdict(result) for result in measure()]
-            if self.path is not None:
+            if self.path is not None and self.ranks.first:
                 write_text(self.path, json.dumps({"fingerprint": self.fingerprint, "parts": self.parts}))
         return [TypeAdapter(kind).validate_python(row) for row in self.parts[name]]
 
 
 def _fingerprint(prepared: Prepared, contract: Contract, adapter: str, size: ReportSize) -> str:
-    """Of the adapter's bytes, the held-out rollouts, the contract and the report's size."""
-    digest = hashlib.sha256(repr((__version__, size, contract.injection, contract.prompt, prepared.kinds)).encode())
-    for rollout in prepared.rollouts["heldout"]:
-        digest.update(repr(rollout.token_ids).encode())
+    """Of the adapter's bytes, the data, the contract and the report's size."""
+    kinds = prepared.bank.kinds if prepared.bank else ()
+    digest = hashlib.sha256(repr((__version__, size, contract.injection, contract.prompt, kinds)).encode())
+    digest.update(prepared.fingerprint.encode())
     for name, parameter in sorted(adapter_parameters(prepared.lm.model, adapter).items()):
         digest.update(name.encode())
         digest.update(parameter.detach().to(torch.float32).cpu().numpy().tobytes())
@@ -214,6 +254,13 @@ def _fingerprint(prepared: Prepared, contract: Contract, adapter: str, size: Rep
 
 def markdown(report: Report) -> str:
     """The report as tables."""
+    return (
+        "\n".join([*(_bank_tables(report) if report.lens else ()), *(_source_table(report) if report.sources else ())])
+        + "\n"
+    )
+
+
+def _bank_tables(report: Report) -> list[str]:
     lines = [
         "### Lens loss, nats per token (held-out topics and prompts)",
         "",
@@ -235,7 +282,16 @@ def markdown(report: Report) -> str:
     lines += [
         f"| {r.window} | {r.questions} | {r.real} | {r.shuffled} | {_counted(r.nameless)} |" for r in report.topic
     ]
-    return "\n".join(lines) + "\n"
+    return [*lines, ""]
+
+
+def _source_table(report: Report) -> list[str]:
+    lines = ["### Loss of each source's held-out examples, nats", ""]
+    lines += ["| source | real | shuffled | none | shuffled - real | examples (contexts) |", "|---" * 6 + "|"]
+    for r in report.sources:
+        cells = [str(getattr(r, name)) for name in (*CONDITIONS, "gap")]
+        lines.append(f"| {r.source} | " + " | ".join(cells) + f" | {r.examples} ({r.contexts}) |")
+    return lines
 
 
 def _counted(share: Interval | None) -> str:
@@ -247,17 +303,22 @@ def finish_run(
     run: Path,
     prepared: Prepared,
     contract: Contract,
-    size: ReportSize = FULL,
+    size: ReportSize | None = None,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Measure the trained adapter, write the report, and save the oracle with its figures in `run/oracle`."""
     config, folder = lora_config(recipe), run / "oracle"
-    save_oracle(prepared.lm, ADAPTER, config, contract, folder)  # before hours of measuring, in which much can happen
-    report = make_report(prepared, contract, ADAPTER, size, progress, run / "report-parts.json")
-    write_report(report, contract, run)
-    return save_oracle(
-        prepared.lm, ADAPTER, config, contract.model_copy(update={"evaluation": report.headline()}), folder
-    )
+    if ranks.first:  # before hours of measuring, in which much can happen
+        save_oracle(prepared.lm, ADAPTER, config, contract, folder)
+    size = size or SIZES[recipe.report]
+    report = make_report(prepared, contract, ADAPTER, size, progress, run / "report-parts.json", ranks)
+    if ranks.first:
+        write_report(report, contract, run)
+        measured = contract.model_copy(update={"evaluation": report.headline()})
+        save_oracle(prepared.lm, ADAPTER, config, measured, folder)
+        write_page(run, recipe, measured)
+    return folder
 
 
 def write_report(report: Report, contract: Contract, run: Path) -> None:

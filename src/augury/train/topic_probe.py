@@ -16,8 +16,7 @@ from torch import Tensor
 
 from augury.activations import capture_vectors
 from augury.data import bank
-from augury.data.example import Example
-from augury.data.rollouts import Rollout
+from augury.data.example import Context, Example
 from augury.data.sources.questions import Place, pick_read
 from augury.lm import LanguageModel
 from augury.lm.chat import needs_tokenizer
@@ -36,13 +35,13 @@ class TopicProbe:
 
     def scores(self, examples: Sequence[Example], reads: Reads) -> np.ndarray:
         """One score per question about a topic, `[n]`."""
-        x = torch.stack([_feature(reads.vectors(e.rollout, (self._layer,), e.positions)) for e in examples])
+        x = torch.stack([_feature(reads.vectors(e.context, (self._layer,), e.positions)) for e in examples])
         asked = torch.stack([self._names[asked_topic(e).answer] for e in examples])
         return torch.cosine_similarity((x - self._mean) @ self._weights, asked).numpy()
 
 
 def fit_topic_probe(
-    lm: LanguageModel, layer: int, rollouts: Sequence[Rollout], reads: Reads, window: int, place: Place, seed: int = 0
+    lm: LanguageModel, layer: int, rollouts: Sequence[Context], reads: Reads, window: int, place: Place, seed: int = 0
 ) -> TopicProbe:
     """Fit on training rollouts; the ridge's strength is chosen on a fifth of the training topics."""
     names = topic_directions(lm, layer)
@@ -51,7 +50,7 @@ def fit_topic_probe(
     for rollout in [r for r in rollouts if "topic" in r.labels] * READS_PER_ROLLOUT:
         read = pick_read(rollout, "topic", window, place, rng)
         if read is not None:
-            features.append(_feature(reads.vectors(rollout.id, (layer,), read.positions)))
+            features.append(_feature(reads.vectors(rollout.number, (layer,), read.positions)))
             topics.append(bank.topic_named(rollout.labels["topic"]).answer)
     x = torch.stack(features)
     mean = x.mean(0)

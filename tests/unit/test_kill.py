@@ -1,0 +1,81 @@
+"""A run that is killed at any moment goes on, and ends with bitwise the adapter of one that was not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from augury.data.bank import topics
+from augury.data.contexts import RolloutSettings
+from augury.train import prepare as prepare_room
+from augury.train.metrics import read_metrics
+from augury.train.recipe import Recipe
+from augury.train.run import Progress, prepare_run, start_run, train_run
+from tests.tiny import tiny_lm
+from tests.training import recipe
+
+KILLS = 20
+STEPS = 30
+
+
+def small_run(seed: int = 0) -> Recipe:
+    settings = {"examples": 4 * STEPS, "checkpoint_every": 1, "seed": seed}
+    found = recipe(**settings)
+    lora = found.lora.model_copy(update={"dropout": 0.1})
+    answers = RolloutSettings(train=8, heldout=2, max_new_tokens=16, batch_size=4)
+    return found.model_copy(update={"contexts": {"answers": answers}, "lora": lora, "evaluations": 0})
+
+
+def whole_run(run: Path) -> None:
+    """Everything but the report, from wherever it was cut off."""
+    torch.set_num_threads(1)
+    found, lm = small_run(), tiny_lm()
+    prepare_room.load_model = lambda name: lm  # type: ignore[assignment]
+    start_run(found, run, resume=(run / "config.yaml").exists())
+    train_run(found, run, prepare_run(found, run, Progress()), Progress())
+
+
+def started(run: Path) -> ForkProcess:
+    process = multiprocessing.get_context("fork").Process(target=whole_run, args=(run,))
+    process.start()
+    return process
+
+
+def finished(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{STEPS:06d}" / "adapter_model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_run_killed_at_twenty_moments_ends_bitwise_as_one_that_was_not(tmp_path):
+    topics()  # read once, before the forks
+    began = time.monotonic()
+    process = started(tmp_path / "whole")
+    process.join()
+    assert process.exitcode == 0
+    lasted = time.monotonic() - began
+    rng, kills, reached = random.Random(0), 0, []
+    while kills < KILLS:
+        process = started(tmp_path / "cut")
+        process.join(rng.uniform(0.05, 0.5) * lasted)
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        kills += 1
+        reached.append(len(read_metrics(tmp_path / "cut")))
+    process = started(tmp_path / "cut")
+    process.join()
+    assert process.exitcode == 0
+    assert kills >= KILLS // 2 and len(set(reached)) > 3, f"it was done after {kills} kills, at steps {reached}"
+    a, b = finished(tmp_path / "whole"), finished(tmp_path / "cut")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    losses = [[row.loss for row in read_metrics(tmp_path / name)] for name in ("whole", "cut")]
+    assert losses[0] == losses[1]
