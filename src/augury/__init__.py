@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from augury._version import __version__
 from augury.errors import (
+    AccessError,
     AuguryError,
     ContractError,
     FormatError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from augury.oracle import Answer, Oracle, Scan, Score, load_oracle
 
 __all__ = [
+    "AccessError",
     "Activations",
     "Answer",
     "AuguryError",

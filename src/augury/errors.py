@@ -67,9 +67,15 @@ class ModelError(AuguryError, RuntimeError):
 
 
 class NetworkError(AuguryError, ConnectionError):
-    """Something that must be fetched and could not be."""
+    """Something that must be fetched or sent and could not be."""
 
     code = "network"
+
+
+class AccessError(AuguryError, PermissionError):
+    """Something that the hub does not let this user do, or that needs a login."""
+
+    code = "access"
 
 
 class StorageError(AuguryError, OSError):

@@ -12,7 +12,7 @@ import pytest
 
 import augury
 
-VERBS = ("ask", "score", "scan", "capture", "train", "models", "doctor")
+VERBS = ("ask", "score", "scan", "capture", "train", "ablate", "data", "models", "hub", "doctor")
 HEAVY = ("torch", "transformers", "peft", "numpy", "yaml")
 
 
@@ -25,7 +25,8 @@ def test_help_of_every_verb_loads_nothing_heavy() -> None:
     code = f"""
 import sys
 from augury.cli import main
-for verb in ((), *((verb,) for verb in {VERBS!r}), ("models", "add")):
+SUB = (("models", "add"), ("hub", "push"), ("hub", "pull"), ("data", "build"), ("data", "show"))
+for verb in ((), *((verb,) for verb in {VERBS!r}), *SUB):
     sys.argv = ["augury", *verb, "--help"]
     try:
         main()

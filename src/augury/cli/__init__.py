@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from augury._version import __version__
+from augury.cli.ablate import ablate
 from augury.cli.ask import ask
 from augury.cli.capture import capture
 from augury.cli.common import (
@@ -20,7 +21,9 @@ from augury.cli.common import (
     tell_interruption,
     write_json,
 )
+from augury.cli.data import data
 from augury.cli.doctor import doctor
+from augury.cli.hub import hub
 from augury.cli.models import models
 from augury.cli.scan import scan
 from augury.cli.score import score
@@ -40,10 +43,12 @@ augury doctor Qwen/Qwen3-8B
 app = typer.Typer(
     help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False
 )
-_VERBS: tuple[Callable[..., Any], ...] = (ask, score, scan, capture, train, doctor)
+_VERBS: tuple[Callable[..., Any], ...] = (ask, score, scan, capture, train, ablate, doctor)
 for _verb in _VERBS:
     app.command(_verb.__name__)(guarded(_verb))
+app.add_typer(data, name="data")
 app.add_typer(models, name="models")
+app.add_typer(hub, name="hub")
 
 
 def _print_version(wanted: bool) -> None:

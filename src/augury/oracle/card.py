@@ -1,4 +1,4 @@
-"""The model card of an oracle, made from its contract: recipe, data, figures good or bad, limits."""
+"""The model card of an oracle, made from its contract: use, recipe, data, figures good or bad, controls, limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Any
 
 from augury.contract import Contract
 from augury.lm.bundled import REVISION, WEIGHTS
+from augury.oracle.front_matter import LIBRARY, PLACE, TAG, written
 
+# The bundled base's; of any other base only its user can say under which licence an adapter for it may be shared.
+_BUNDLED_LICENSE = "apache-2.0"
+_CONTROLS = """\
+`controls=True` puts beside each answer what the same question gets with its evidence removed or swapped: `none`
+injects nothing, `shuffled` injects other texts' activations, `text-window` and `text-all` let a reader see the text
+instead, and `untrained` switches this adapter off. An answer that `none` or `shuffled` gives as well comes from the
+question, not from the activations. In the figures above, the same words stand for the same controls.
+"""
 _LIMITS = """\
 - An answer is a guess from activations by a fine-tuned model. It can be fluent and wrong; ask with controls.
 - An oracle may guess the surrounding text and answer from that, as any reader of the text could. Compare with the text
@@ -17,29 +26,47 @@ _LIMITS = """\
 """
 
 
-def model_card(contract: Contract, lora: Mapping[str, Any] | None = None) -> str:
+def model_card(contract: Contract, lora: Mapping[str, Any] | None = None, license: str | None = None) -> str:
     """The card as Markdown with the hub's front matter.
 
     Args:
         contract: The oracle's contract; `evaluation` holds its figures.
         lora: The adapter's PEFT configuration.
+        license: The hub's id of the oracle's licence. Without it the card states one only where the base is the
+            bundled one, whose licence is known.
     """
     base = contract.base_model or "not stated"
+    bundled = contract.revision == REVISION
     parts = [
-        _front_matter(base),
+        _front_matter(base, license or (_BUNDLED_LICENSE if bundled else None)),
         f"# Activation oracle for {base}\n",
         f"A LoRA adapter on {base} that answers questions about activations of that model.\n",
+        _usage("smollm2" if bundled else contract.base_model or "BASE"),
+        _plain_peft(base, bundled),
         _section("How it is used", _use(contract)),
         _section("How it was made", _making(contract, lora or {})),
         _section("Figures", _figures(contract)),
+        f"## Controls\n\n{_CONTROLS}",
         f"## Limits\n\n{_LIMITS}",
-        _usage("smollm2" if contract.revision == REVISION else contract.base_model or "BASE"),
     ]
     return "\n".join(parts)
 
 
-def _front_matter(base: str) -> str:
-    return f"---\nbase_model: {base}\nlibrary_name: peft\ntags:\n- activation-oracle\n- interpretability\n---\n"
+def headline(contract: Contract) -> str:
+    """The contract's figures in one line: those of the widest yes/no question, else the first; "no figures" without."""
+    rows = [row for name, value in contract.evaluation.items() for row in _flat(value, name)]
+    if not rows:
+        return "no figures"
+    wide = [row for row in rows if row[0].startswith("yes/no AUC, all")]
+    name, figures = wide[-1] if wide else rows[0]
+    return f"{name}: {'; '.join(figures.split('; ')[:2])}"
+
+
+def _front_matter(base: str, license: str | None) -> str:
+    stated = {"license": license} if license else {}
+    tags = [TAG, "interpretability", "lora"]
+    fields = {"base_model": base, "base_model_relation": "adapter", "library_name": LIBRARY, **stated, "tags": tags}
+    return written(fields)
 
 
 def _section(title: str, lines: list[str]) -> str:
@@ -85,8 +112,13 @@ def _made(contract: Contract) -> tuple[tuple[str, str | None], ...]:
     return ("commit", contract.git_commit), ("made", contract.created)
 
 
+def figure_rows(contract: Contract) -> list[tuple[str, str]]:
+    """The contract's evaluation as (what, figures)."""
+    return [row for name, value in contract.evaluation.items() for row in _flat(value, name)]
+
+
 def _figures(contract: Contract) -> list[str]:
-    rows = [row for name, value in contract.evaluation.items() for row in _flat(value, name)]
+    rows = figure_rows(contract)
     if not rows:
         return ["None were measured. Treat every answer as unproven."]
     return ["| what | figures |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
@@ -117,11 +149,29 @@ def _usage(base: str) -> str:
     return f"""\
 ## Use
 
+With augury, which reads the contract from `oracle.json` and follows it:
+
 ```python
 import augury
 
 model = augury.load_model("{base}")
-oracle = augury.load_oracle("this folder or repository", model)
+oracle = augury.load_oracle("{PLACE}", model)
 print(oracle.ask("Some text to read", "What is this about?", controls=True))
+```
+"""
+
+
+def _plain_peft(base: str, bundled: bool) -> str:
+    other = "\nThe oracle was trained on other weights of the base than these, which are the hub's." if bundled else ""
+    return f"""\
+With plain PEFT the adapter is loaded and nothing is injected: the prompt and the injection, as they stand below and in
+`oracle.json`, are then yours to make, and activations are to be captured with the adapter off.{other}
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "{PLACE}")
 ```
 """

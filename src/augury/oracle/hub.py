@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 
 SHIPPED = {"smollm2": Path(__file__).with_name("shipped") / "smollm2"}
 FILES = ("adapter_config.json", "adapter_model.safetensors", "oracle.json", "ao_config.json", "README.md")
+EXTRAS = ("report.json", "report.md", "recipe.json", "recipe.yaml")  # how it was made and measured; no reader needs it
 TIMEOUT_S = 10
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
@@ -54,6 +56,23 @@ def repository_name(source: str | Path) -> str | None:
     return None if here or not _HUB_ID.fullmatch(name) or name.startswith(".") else name
 
 
+def check_repository(name: str) -> None:
+    """Refuse what can be no repository of the hub.
+
+    Raises:
+        InputError: It is not of the form `owner/name`, or the hub allows no such name.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    instead = "name it owner/name; the owner is you, or an organisation of yours"
+    if not _HUB_ID.fullmatch(name):
+        raise InputError(f"'{name}' is no repository.", "a repository on the hub is named owner/name", instead)
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"'{name}' is no repository.", first_line(error), instead) from error
+
+
 def _check_unrevised(name: str, revision: str | None) -> None:
     if revision is not None:
         raise InputError(
@@ -74,8 +93,13 @@ def _shipped(name: str) -> Path:
     return folder
 
 
-def fetch(repository: str, revision: str | None = None) -> Path:
+def fetch(repository: str, revision: str | None = None, also: Sequence[str] = ()) -> Path:
     """The oracle's files from the hub, or from its cache where the hub cannot be reached.
+
+    Args:
+        repository: `owner/name`.
+        revision: A branch, tag or commit; the repository's main branch without it.
+        also: Names of further files, where the repository has them.
 
     Raises:
         NotFoundError: The hub does not know it, or it has no adapter.
@@ -83,7 +107,7 @@ def fetch(repository: str, revision: str | None = None) -> Path:
         StorageError: The cache cannot be written.
     """
     try:
-        folder = _snapshot(repository, revision)
+        folder = _snapshot(repository, revision, also)
     except AuguryError:
         raise
     except Exception as error:  # the hub's client raises its own, its HTTP library's and the system's errors
@@ -94,10 +118,10 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     return folder
 
 
-def _snapshot(repository: str, revision: str | None) -> Path:
+def _snapshot(repository: str, revision: str | None, also: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    options: dict[str, Any] = {"allow_patterns": list(FILES), "etag_timeout": TIMEOUT_S}
+    options: dict[str, Any] = {"allow_patterns": [*FILES, *also], "etag_timeout": TIMEOUT_S}
     answer = ask_hub(repository, revision)
     if answer.unreachable is None:
         # By its branch, not by the commit: else the cache lacks the branch's entry, and is not found offline.
