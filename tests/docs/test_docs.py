@@ -126,6 +126,8 @@ def test_shell_names_what_exists(block: Block) -> None:
             check_pip(command[1:])
         elif command[0] == "python":
             check_script(command[1:])
+        elif command[0] == "torchrun":
+            assert "-m augury train" in " ".join(command), f"{block.where}: {command} starts something else"
         else:
             assert command[0] in ("augury", *CHECKED), f"{block.where}: nobody checks '{command[0]}'"
 
@@ -298,10 +300,11 @@ def test_batch_fields_are_those_read() -> None:
     assert tuple(documented("batch")[:3]) == rows._CONTEXTS
 
 
-def test_rollout_fields_are_the_dataclass() -> None:
-    from augury.data.rollouts import Rollout
+def test_data_fields_are_the_dataclasses() -> None:
+    from augury.data.example import Context, Example
 
-    assert documented("Rollout") == list(Rollout.__dataclass_fields__)
+    assert documented("Context") == list(Context.__dataclass_fields__)
+    assert documented("Example") == list(Example.__dataclass_fields__)
 
 
 def test_metrics_fields_are_the_dataclass() -> None:
