@@ -95,6 +95,10 @@ class OracleOptions:
     off_contract: Annotated[
         bool, typer.Option("--off-contract", help="Only warn where the contract refuses.", rich_help_panel=_ORACLE)
     ] = False
+    reader: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A trained reader, for the text controls.", rich_help_panel=_ORACLE),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def load(models: ModelOptions, oracles: OracleOptions) -> Loaded:
     base = load_target(models if oracles.target is None else plain)
     target = base if oracles.target is None else load_target(models, oracles.target)
     with working(f"loading the oracle {name}"):
-        oracle = load_oracle(name, base, off_contract=oracles.off_contract)
+        oracle = load_oracle(name, base, off_contract=oracles.off_contract, reader=oracles.reader)
     return Loaded(oracle, target)
 
 

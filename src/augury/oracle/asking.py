@@ -12,7 +12,7 @@ from augury.lm import Sampling
 from augury.lm.values import is_whole
 from augury.oracle.answers import Answer, Settings, Unavailable
 from augury.oracle.consensus import consensus, normalise_answer
-from augury.oracle.controls import CONTROLS, WITH_ORACLE, Item, plans, run_plans
+from augury.oracle.controls import CONTROLS, Item, answering, plans, run_plans
 from augury.oracle.passes import Row, Runner, decode_rows
 from augury.oracle.reading import decoded
 
@@ -81,13 +81,11 @@ def ask_items(
     if donors is None:
         return answers
     planned = plans(runner.lm, runner.contract, items, settings.max_new_tokens)
-    plain = runner.without_adapters()
+    who = answering(runner, oracle.reader)
     found = [
         by_name
         for group in _apart(planned, settings)
-        for by_name in run_plans(
-            group, lambda rows: _texts(runner, rows, settings), lambda rows: _texts(plain, rows, settings)
-        )
+        for by_name in run_plans(group, who, lambda whose, rows: _texts(whose, rows, settings))
     ]
     results = []
     for item, answer, plan, by_name in zip(items, answers, planned, found, strict=True):
@@ -97,8 +95,7 @@ def ask_items(
             if isinstance(kept, Unavailable):
                 made[name] = kept
             elif name in by_name:
-                who = runner if name in WITH_ORACLE else plain
-                control = answer_of(oracle, item, who, by_name[name], settings)
+                control = answer_of(oracle, item, who[name], by_name[name], settings)
                 made[name] = replace(control, same_as_real=same_share(control, answer))
             else:
                 made[name] = donor_answer(oracle, item, runner, settings, donors, answer)

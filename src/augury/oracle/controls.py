@@ -2,16 +2,16 @@
 
 none          slots present, nothing injected
 shuffled      a donor's activations: of another problem in the batch, or of the package's neutral contexts
-text-window   the plain base sees the read tokens as text
-text-all      the plain base sees everything up to the last read token, and nothing right of it
+text-window   a reader sees the read tokens as text: the plain base, or one that was trained for it
+text-all      a reader sees everything up to the last read token, and nothing right of it
 untrained     same prompt, same injection, oracle adapter off
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -20,7 +20,7 @@ from augury.activations import Activations
 from augury.contract import Contract
 from augury.lm import LanguageModel
 from augury.oracle.answers import Unavailable
-from augury.oracle.passes import Row
+from augury.oracle.passes import Row, Runner
 from augury.oracle.prompt import Prompt, plain_prompt
 from augury.oracle.reading import whole_text, window_text
 
@@ -31,7 +31,7 @@ NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL, UNTRAINED = CONTROLS = (
     "text-all",
     "untrained",
 )
-WITH_ORACLE = frozenset((NONE, SHUFFLED))  # the others are answered by the plain base
+WITH_ORACLE, WITH_READER = frozenset((NONE, SHUFFLED)), frozenset((TEXT_WINDOW, TEXT_ALL))
 
 T = TypeVar("T")
 
@@ -143,19 +143,26 @@ def reader_text(text: str, question: str) -> str:
     return f'Text: "{text}"\n\n{question}'
 
 
+def answering(runner: Runner, reader: str | None) -> dict[str, Runner]:
+    """Who answers each control: the oracle, its trained reader where there is one, or the plain base."""
+    plain = runner.without_adapters()
+    reads = plain if reader is None else replace(runner, adapters=(reader,))
+    return {name: runner if name in WITH_ORACLE else reads if name in WITH_READER else plain for name in CONTROLS}
+
+
 def run_plans(
     planned: Sequence[dict[str, Plan]],
-    with_oracle: Callable[[list[Row]], Sequence[T]],
-    plain: Callable[[list[Row]], Sequence[T]],
+    who: Mapping[str, Runner],
+    run: Callable[[Runner, list[Row]], Sequence[T]],
 ) -> list[dict[str, T]]:
-    """Run all rows of all items in two batched calls: with the oracle's adapter, and without any."""
+    """Run all rows of all items, those that one runner answers in one batched call."""
     found: list[dict[str, T]] = [{} for _ in planned]
-    for run, names in ((with_oracle, WITH_ORACLE), (plain, frozenset(CONTROLS) - WITH_ORACLE)):
+    for runner in dict.fromkeys(who.values()):
         wanted = [
             (i, name, row) for i, plan in enumerate(planned) for name, row in plan.items()
-            if name in names and isinstance(row, Row)
+            if who[name] is runner and isinstance(row, Row)
         ]  # fmt: skip
-        results = run([row for _, _, row in wanted]) if wanted else ()
+        results = run(runner, [row for _, _, row in wanted]) if wanted else ()
         for (i, name, _), result in zip(wanted, results, strict=True):
             found[i][name] = result
     return found

@@ -16,6 +16,7 @@ from augury.lm.load import needs_model
 from augury.lm.locks import alone
 from augury.oracle.hub import find_oracle, repository_name
 from augury.oracle.oracle import Oracle
+from augury.oracle.reader import FOLDER, load_reader
 from augury.oracle.reading import without_target
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def load_oracle(
     off_contract: bool = False,
     verify: bool = True,
     revision: str | None = None,
+    reader: str | Path | None = None,
 ) -> Oracle:
     """Load an oracle.
 
@@ -41,6 +43,8 @@ def load_oracle(
         off_contract: Turn the contract's refusals into loud warnings.
         verify: Check that the adapter changes the model's logits.
         revision: Of the hub's repository; nothing else has one.
+        reader: The folder of a trained reader, which then answers the text controls; None: the one in the oracle's
+            folder, where there is one.
 
     Raises:
         InputError: A revision of a folder or of the shipped oracle.
@@ -62,7 +66,10 @@ def load_oracle(
         log.info("%s: %d tensors in %d modules", name, report.tensors, report.modules)
         if verify:
             check_moves(base, adapter, f"The oracle {name}")
-    return Oracle(model, known, adapter, name, config, off_contract, tuple(notes))
+        beside = folder / FOLDER
+        found = reader if reader is not None else beside if beside.is_dir() else None
+        reads = None if found is None else load_reader(found, base, off_contract)
+    return Oracle(model, known, adapter, name, config, off_contract, tuple(notes), reads)
 
 
 def new_adapter_name(model: LanguageModel) -> str:

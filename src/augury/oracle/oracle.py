@@ -54,6 +54,8 @@ class Oracle:
         config: The adapter's PEFT configuration.
         off_contract: Whether what the contract refuses is only warned of.
         notes: What could not be checked when it was loaded.
+        reader: The name of the trained reader's adapter on the model, which answers the text controls; None: the plain
+            base answers them.
     """
 
     lm: LanguageModel
@@ -63,6 +65,7 @@ class Oracle:
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     off_contract: bool = False
     notes: tuple[str, ...] = ()
+    reader: str | None = None
     _memo: dict[Any, Any] = field(default_factory=dict, repr=False)
     _unloaded: bool = field(default=False, repr=False)
 
@@ -351,6 +354,8 @@ class Oracle:
         with alone(self.lm.model):
             if not self._unloaded:
                 remove_adapter(self.lm, self.adapter)
+                if self.reader is not None:
+                    remove_adapter(self.lm, self.reader)
                 self._unloaded = True
                 self._memo.clear()
 

@@ -115,6 +115,11 @@ def build_labelled(
     return label_answer(lm, contract, prompt, question.strip(), answer, prefix)
 
 
+def label_text(lm: LanguageModel, contract: Contract, content: str, answer: str | Sequence[int]) -> Labelled:
+    """A prompt without slots with its answer: what a trained reader learns from."""
+    return label_answer(lm, contract, plain_prompt(lm, contract, content), content, answer, "")
+
+
 def _render(lm: LanguageModel, contract: Contract, content: str, answer: str | None = None) -> Any:
     messages = [{"role": "user", "content": content}]
     kwargs: dict[str, Any] = dict(contract.chat_template_kwargs or {})

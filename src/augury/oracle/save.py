@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,32 @@ def save_oracle(
         FormatError: A tensor does not fit the dtype.
         StorageError: The folder cannot be written.
     """
+
+    def write(partial: Path, chosen: torch.dtype) -> None:
+        write_oracle(lm, adapter, config, contract, partial, chosen)
+
+    return save_folder(lm, adapter, folder, dtype, ORACLE_FILE, write)
+
+
+def save_folder(
+    lm: LanguageModel,
+    adapter: str,
+    folder: Path,
+    dtype: torch.dtype | None,
+    sidecar: str,
+    write: Callable[[Path, torch.dtype], None],
+) -> Path:
+    """Have `write` make an adapter's files in a new folder, and put that in place; `sidecar` says that it is ours."""
     folder = expanded(folder)
-    _check_place(folder)
+    _check_place(folder, sidecar)
     chosen = _dtype_in_memory(lm, adapter) if dtype is None else dtype
     _check_range(lm, adapter, chosen)
     with storing(folder):
         partial = _partial_folder(folder)
         try:
             open_up(partial)
-            write_oracle(lm, adapter, config, contract, partial, chosen)
-            _put(partial, folder)
+            write(partial, chosen)
+            _put(partial, folder, sidecar)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -96,11 +112,11 @@ def _dtype_in_memory(lm: LanguageModel, adapter: str) -> torch.dtype:
     return reduce(torch.promote_types, (p.dtype for p in adapter_parameters(lm.model, adapter).values()))
 
 
-def _check_place(folder: Path) -> None:
+def _check_place(folder: Path, sidecar: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file.", "an oracle is a folder", "choose another place")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / ORACLE_FILE).is_file():
-        why = f"it is not empty and holds no {ORACLE_FILE}, so it is no oracle of ours"
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / sidecar).is_file():
+        why = f"it is not empty and holds no {sidecar}, so it is no oracle of ours"
         raise InputError(f"{folder} is not replaced.", why, "choose another place")
 
 
@@ -112,12 +128,12 @@ def _check_range(lm: LanguageModel, adapter: str, dtype: torch.dtype) -> None:
             raise FormatError(f"The adapter does not fit {dtype}.", why, "check the training run, or save as float32")
 
 
-def _put(partial: Path, folder: Path) -> None:
+def _put(partial: Path, folder: Path, sidecar: str) -> None:
     """Move a new folder into place whole, or its files over those of an older oracle."""
     if not folder.exists():
         os.replace(partial, folder)
         return
-    for name in FILES:
+    for name in dict.fromkeys((*FILES, sidecar)):
         if (partial / name).exists():
             os.replace(partial / name, folder / name)
         else:  # a sidecar of the older oracle that cannot say what this contract does

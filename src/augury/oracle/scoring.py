@@ -13,7 +13,7 @@ from augury.errors import InputError
 from augury.oracle.answers import Scan, Score, Unavailable
 from augury.oracle.asking import split_notes
 from augury.oracle.choices import Spelled, choice_logprobs, weigh
-from augury.oracle.controls import CONTROLS, WITH_ORACLE, Item, plans, run_plans
+from augury.oracle.controls import CONTROLS, Item, answering, plans, run_plans
 from augury.oracle.passes import Runner
 from augury.oracle.reading import Read, decoded
 
@@ -44,12 +44,8 @@ def _with_controls(
     oracle: Oracle, items: Sequence[Item], runner: Runner, spelled: Spelled, scores: list[Score], donors: int
 ) -> list[Score]:
     planned = plans(runner.lm, runner.contract, items, spelled.new_tokens)
-    plain = runner.without_adapters()
-    found = run_plans(
-        planned,
-        lambda rows: list(choice_logprobs(runner, rows, spelled)),
-        lambda rows: list(choice_logprobs(plain, rows, spelled)),
-    )
+    who = answering(runner, oracle.reader)
+    found = run_plans(planned, who, lambda whose, rows: list(choice_logprobs(whose, rows, spelled)))
     results = []
     for item, score, plan, by_name in zip(items, scores, planned, found, strict=True):
         made: dict[str, Score | Unavailable] = {}
@@ -58,8 +54,7 @@ def _with_controls(
             if isinstance(kept, Unavailable):
                 made[name] = kept
             elif name in by_name:
-                who = runner if name in WITH_ORACLE else plain
-                made[name] = score_of(oracle, item, who, spelled, by_name[name])
+                made[name] = score_of(oracle, item, who[name], spelled, by_name[name])
             else:
                 made[name] = median_donor(oracle, item, runner, spelled, donors)
         results.append(replace(score, controls=made))
