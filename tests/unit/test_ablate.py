@@ -147,3 +147,18 @@ def test_nothing_to_compare_with_is_told(ran, tmp_path):
         lines_of(grid, cells, read_figures(cells, tmp_path))
     with pytest.raises(NotFoundError):
         read_grid(tmp_path / "none.yaml")
+
+
+def test_figures_of_another_recipe_are_not_shown_as_this_grids(ran, monkeypatch):
+    grid, _, out, _, _, lm = ran
+    monkeypatch.setattr(room, "load_model", lambda name: lm)
+    changed = cells_of(grid, ["optimizer.learning_rate=1"])
+    with pytest.raises(InputError, match="differ in recipe"):
+        run_grid(grid, changed, out, lambda cell: Progress())
+
+
+def test_a_grid_has_one_model_and_a_base_that_is_asked_as_it_was_trained(tmp_path):
+    with pytest.raises(FormatError, match="several models"):
+        cells_of(read_grid(write(tmp_path, {**RUNS, "x": {"set": {"model": "gpt2"}}})))
+    with pytest.raises(FormatError, match="nothing to compare with base"):
+        cells_of(read_grid(write(tmp_path, {**RUNS, "base": {"ask": [2]}})))

@@ -11,6 +11,7 @@ import torch
 from augury.activations import Activations
 from augury.activations.store import save
 from augury.data.index import Indexed
+from augury.data.rows import split_of
 from augury.data.sources.base import Made, unit
 from augury.data.sources.custom import CustomSettings, CustomSource, custom_contexts
 from augury.errors import FormatError
@@ -92,3 +93,23 @@ def test_each_bad_line_is_named(lm, tmp_path, row, why):
     path = write(tmp_path, [{**ASKED, "text": "fine"}, row, {**ASKED, "text": "fine too"}])
     with pytest.raises(FormatError, match=rf"(?s)1 of the 3 rows.*questions.jsonl:2: .*{why}"):
         examples(lm, path)
+
+
+def test_a_text_is_in_one_split_here_and_elsewhere(lm, tmp_path):
+    texts = [f"A text of number {i}." for i in range(120)]
+    path = tmp_path / "asked.jsonl"
+    rows = [{"text": t, "question": "What?", "answer": "x"} for t in texts]
+    rows += [{"messages": [{"role": "user", "content": t}], "question": "What?", "answer": "x"} for t in texts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = CustomSettings(path=path, heldout_share=0.3)
+    held = list(custom_contexts(lm, settings, "heldout"))
+    want = sum(split_of(text, 0.3) == "heldout" for text in texts)
+    assert len(held) == 2 * want > 20
+
+
+def test_a_text_that_is_said_to_be_in_both_splits_is_refused(lm, tmp_path):
+    path = tmp_path / "asked.jsonl"
+    row = {"text": "One text.", "question": "What?", "answer": "x"}
+    path.write_text("".join(json.dumps({**row, "split": split}) + "\n" for split in ("train", "heldout")))
+    with pytest.raises(FormatError, match=r"asked.jsonl:2.*asked.jsonl:1 has the same text in train"):
+        list(custom_contexts(lm, CustomSettings(path=path), "train"))

@@ -82,3 +82,8 @@ def test_a_tenth_is_enough_and_forgetting_can_be_said() -> None:
 def test_weights_that_draw_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Stage(until=1.0, weights=wrong)
+
+
+def test_a_source_that_is_weighed_at_all_gets_an_example():
+    found = expected((Stage(until=1.0, weights={"a": 0.99, "b": 0.01}),), 40)
+    assert found["b"] == 1 and found["a"] == 40

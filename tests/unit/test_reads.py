@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from augury.activations import capture
+from augury.activations.store import save
 from augury.data.example import Context, Example, Part
 from augury.errors import FormatError, InputError
 from augury.train import reads as room
@@ -90,3 +91,38 @@ def test_other_text_or_layers_are_refused(lm, contexts, tmp_path):
     next(tmp_path.glob("*.safetensors")).write_bytes(b"broken")
     with pytest.raises(FormatError, match="cannot be read"):
         cache_reads(lm, contexts, LAYERS, tmp_path, "x", shard=4)
+
+
+def test_nothing_to_get_ready_is_no_fault_and_what_was_not_announced_is_captured(lm, contexts):
+    reads, rng = LiveReads(lm, contexts), random.Random(3)
+    reads.prefetch([])
+    example = ask(contexts[5], rng)
+    found = reads.vectors(example.context, example.layers, example.positions)
+    assert torch.allclose(found, plain(lm, contexts, example), atol=1e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_saved_activations_are_read_from_their_file(lm, tmp_path, several):
+    acts = [capture(lm, [5, 9, 30, 7 + i], layers=[1, 3], positions="all") for i in range(2)]
+    path = tmp_path / "acts.safetensors"
+    save(acts, path) if several else acts[1].save(path)
+    labels = {"vectors": str(path), "item": "1" if several else "0"}
+    reads = LiveReads(lm, [Context(0, "train", (), (), labels)])
+    example = Example("custom", "x", "train", 0, (1, 3), "?", "!", None, "?", layers=(3, 1))
+    reads.prefetch([example])
+    want = acts[1].vectors[[1, 0]][:, [1, 3]].flatten(0, 1)
+    assert torch.equal(reads.vectors(0, (3, 1), (1, 3)), want)
+    with pytest.raises(InputError, match="lack a layer"):
+        reads.vectors(0, (2,), (1,))
+
+
+def test_a_value_too_large_for_float16_is_kept(lm, contexts, tmp_path, monkeypatch):
+    whole = room.capture_vectors
+
+    def large(*args, **kwargs):
+        return [vectors * 1e6 for vectors in whole(*args, **kwargs)]
+
+    monkeypatch.setattr(room, "capture_vectors", large)
+    reads = cache_reads(lm, contexts[:2], [1], tmp_path, "x")
+    found = reads.vectors(0, (1,), (1,))
+    assert bool(torch.isfinite(found).all()) and float(found.abs().max()) > 65504

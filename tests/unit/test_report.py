@@ -19,7 +19,7 @@ from augury.train import report as report_room
 from augury.train import topic_probe
 from augury.train.batching import prepare
 from augury.train.prepare import BankSet, Prepared
-from augury.train.reads import cache_reads
+from augury.train.reads import LiveReads, cache_reads
 from tests.tiny import tiny_contract, tiny_lm
 from tests.training import two_turns
 
@@ -35,6 +35,9 @@ class Kept:
 
     def vectors(self, context, layers, positions):
         return self._tensors[context][0, list(positions)]
+
+    def text(self, example):
+        return None
 
 
 KINDS = {"topic": 160, "speaker": 100}
@@ -336,3 +339,13 @@ def test_an_oracle_that_is_told_the_topic_names_it(lm, rollouts, reads, monkeypa
 )  # fmt: skip
 def test_a_topic_is_named_by_whole_words_only(answer, names):
     assert questions.names_topic(answer, bank.topic_named("moon")) is names
+
+
+def test_activations_that_are_captured_live_give_the_same_figures(lm, rollouts, reads):
+    contract, live = tiny_contract(lm), LiveReads(lm, rollouts)
+    examples = lens.lens_examples(lm, rollouts, "past_lens", 4, 12)
+    found = [lens.lens_losses(lm, contract, "oracle", examples, rollouts, kind) for kind in (reads, live)]
+    assert np.allclose(*found, atol=2e-2)  # float16 on disk
+    asked = questions.yes_no_examples(rollouts, {"topic": 6}, 3, lm.tokenizer.decode)
+    auc = questions.yes_no_report(lm, contract, "oracle", asked, rollouts, live, controls=("shuffled",))
+    assert {"oracle", "shuffled"} <= auc[0].auc.keys()

@@ -18,8 +18,8 @@ from augury.train import prepare as prepare_room
 from augury.train import run as run_room
 from augury.train.checks import check_recipe
 from augury.train.costs import estimate
-from augury.train.curve import curve_at, read_curve
-from augury.train.metrics import Metrics, StepReport, read_metrics
+from augury.train.curve import curve_at
+from augury.train.metrics import Metrics, StepReport, read_curve, read_metrics
 from augury.train.prepare import contract_of
 from augury.train.provenance import counted, described, write_environment
 from augury.train.recipe import Recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,3 +92,12 @@ def test_shares_of_several_processes_merge_in_order(monkeypatch):
     shares = [Ranks(rank, 3).share(items) for rank in range(3)]
     monkeypatch.setattr("accelerate.utils.gather_object", lambda own: shares)
     assert Ranks(1, 3).merge(shares[1]) == items
+
+
+def test_two_lines_about_one_text_do_not_lend_to_each_other(contexts, examples):
+    twins = [replace(context, token_ids=contexts[context.number // 3 * 3].token_ids) for context in contexts]
+    short = [replace(example, positions=(3, 4)) for example in examples]
+    for own, other in zip(short, swapped(short, twins), strict=True):
+        assert other is not None and twins[other.context].token_ids != twins[own.context].token_ids
+    same = [replace(example, context=example.context % 3) for example in short]
+    assert swapped(same, twins) == [None] * len(same)

@@ -22,8 +22,9 @@ from augury.oracle.choices import YES_NO, prefixed
 from augury.oracle.inject import inject
 from augury.train.batching import batches, collate, pools, prepare
 from augury.train.checkpoint import latest
-from augury.train.loop import ADAPTER, _trainable, _training, learning_rate
+from augury.train.loop import ADAPTER, _trainable, _training, learning_rate, train_adapter
 from augury.train.metrics import read_metrics
+from augury.train.question_report import yes_no_margins
 from augury.train.reads import cache_reads
 from augury.train.recipe import OptimizerSettings, Recipe, read_recipe
 from augury.train.step import Learner, example_losses, token_losses, train_step
@@ -383,3 +384,21 @@ def test_a_recipe_that_is_no_text_and_a_setting_that_is_no_yaml_are_told_apart(r
     recipe_file.write_bytes(b"name: caf\xe9\n")
     with pytest.raises(FormatError, match=r"(?s)recipe.yaml is no text.*UTF-8"):
         read_recipe(recipe_file)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_what_is_measured_during_a_run_is_what_is_measured_after_it(lm, data, tmp_path, checkpointing):
+    contract, seen = tiny_contract(lm), []
+    assert lm.shares_prefixes  # tried outside: sampling and capturing come first in a run
+    made = recipe(gradient_checkpointing=checkpointing, examples=12)
+    asked = [example for example in examples_of(lm, data[0])["asked"] if example.task == "yes_no"][:8]
+
+    def margins():
+        return yes_no_margins(lm, contract, ADAPTER, asked, data[1])
+
+    try:
+        run = training_data(made, examples_of(lm, data[0]), data[1])
+        train_adapter(lm, contract, made, run, tmp_path, on_step=lambda _: seen.append(margins()))
+        assert seen[-1] == pytest.approx(margins(), abs=1e-4)
+    finally:
+        remove_adapter(lm, ADAPTER)

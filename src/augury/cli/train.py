@@ -34,6 +34,9 @@ def train(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A data set that `augury data build` made; else RUN/data.")
     ] = None,
+    reader: Annotated[
+        bool, typer.Option("--reader", help="Train a reader: text in place of activations, for the text controls.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what it would cost.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,6 +45,7 @@ def train(
     \b
     augury train recipes/smollm2.yaml -o runs/mine --set optimizer.examples=16000
     augury train --resume runs/mine
+    augury train --reader mine.yaml -o runs/reader
     augury train mine.yaml --data data/mine -o runs/mine
     """
     from augury.train.costs import estimate
@@ -49,8 +53,14 @@ def train(
 
     run = _run_folder(recipe, out, resume, dry_run)
     found = read_recipe(recipe or _kept_recipe(resume), list(settings or ()))
+    if reader:
+        found = found.model_copy(update={"reads": "text"})
     if data is not None:
         found = found.model_copy(update={"data": data.resolve()})
+    from augury.train.checks import check_unloaded
+    from augury.train.prepare import DATA
+
+    check_unloaded(found, found.data or (run / DATA if run else None))
     with working("reckoning the costs"):
         costs = estimate(found, run)
     if dry_run:
@@ -95,6 +105,7 @@ def _show_costs(costs: Costs, recipe: Recipe, as_json: bool) -> None:
 
 def _train(recipe: Recipe, run: Path, resume: bool, costs: Costs, as_json: bool) -> None:
     from augury.train.curve import curve_at
+    from augury.train.page import write_page
     from augury.train.ranks import needs_processes, started
     from augury.train.report import finish_run
     from augury.train.run import Progress, one_run, prepare_run, start_run, train_run
@@ -115,7 +126,8 @@ def _train(recipe: Recipe, run: Path, resume: bool, costs: Costs, as_json: bool)
 
             def step(report: StepReport) -> None:
                 bars.step(report)
-                measure(report)
+                if measure(report) and ranks.first:
+                    write_page(run, recipe, prepared.contract)
 
             contract = train_run(recipe, run, prepared, Progress(bars.phase, step, stopped.is_asked), ranks)
         done = contract.trained_on.steps if contract.trained_on else None

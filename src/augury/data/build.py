@@ -154,6 +154,8 @@ def _made(lm: LanguageModel, recipe: DataRecipe) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, settings in _sets(recipe).items():
         said = settings.model_dump(mode="json", exclude=_NOT_MADE_FROM)
+        if isinstance(settings, RolloutSettings) and not files_of(settings):  # a file counts by what it says
+            said["prompts"] = settings.prompts
         of = [found[settings.contexts]] if isinstance(settings, ConversationSettings) else []
         found[name] = _hash([model, said, [_contents(path) for path in files_of(settings)], *of])
     for name, settings in recipe.sources.items():

@@ -35,6 +35,12 @@ class Calls:
     completion_tokens: int
     cost: float | None
 
+    def line(self) -> str:
+        """In words."""
+        cost = "cost not known (no prices)" if self.cost is None else f"at most {self.cost:,.2f} in all"
+        tokens = f"{self.prompt_tokens:,} tokens read, at most {self.completion_tokens:,} written"
+        return f"calls     {self.name}: about {self.calls:,} of {self.model}; {tokens}; {cost}"
+
 
 def endpoint_calls(recipe: DataRecipe) -> list[Calls]:
     """What each part of a recipe that uses an endpoint asks of it."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from augury.data.calls import endpoint_calls
+from augury.data.calls import Calls, endpoint_calls
 from augury.data.contexts import RolloutSettings
 from augury.data.example import Example
 from augury.data.recipe import DataRecipe, files_of
@@ -35,6 +35,7 @@ class DataCosts:
         calls: Calls to endpoints, at most.
         disk_bytes: Contexts and examples, about.
         seconds: On this machine, about; None where the model that samples is not on it.
+        asked: What is asked of each endpoint.
     """
 
     contexts: int
@@ -43,6 +44,7 @@ class DataCosts:
     calls: int
     disk_bytes: int
     seconds: float | None
+    asked: tuple[Calls, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,7 +55,7 @@ class DataCosts:
         return [
             f"contexts  about {self.contexts:,}",
             f"tokens    {f'at most {self.sampled_tokens:,} sampled' if self.sampled_tokens else 'none sampled'}",
-            f"calls     {f'at most {self.calls:,} to endpoints' if self.calls else 'none to endpoints'}",
+            *([asked.line() for asked in self.asked] or ["calls     none to endpoints"]),
             f"examples  about {self.examples:,}",
             f"disk      about {spelled_bytes(self.disk_bytes)}",
             f"time      {unknown if self.seconds is None else f'roughly {spelled_time(self.seconds)} on this machine'}",
@@ -93,6 +95,7 @@ def estimate_data(recipe: DataRecipe, counts: Mapping[str, int] | None = None) -
         sampled_tokens=sum(found.sampled for found in sets.values()),
         examples=made,
         calls=sum(asked.calls for asked in endpoint_calls(recipe)),
+        asked=tuple(endpoint_calls(recipe)),
         disk_bytes=contexts * CONTEXT_BYTES + tokens * 4 + made * EXAMPLE_BYTES,
         seconds=_seconds(recipe, (contexts + made) / A_SECOND),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 
@@ -70,7 +71,7 @@ def expected(stages: Sequence[Stage], examples: int) -> dict[str, int]:
         for source in stage.weights:
             found[source] = found.get(source, 0) + (stage.until - begin) * examples * stage.share(source)
         begin = stage.until
-    return {source: round(count) for source, count in found.items()}
+    return {source: math.ceil(count - 1e-9) for source, count in found.items()}
 
 
 class Order:

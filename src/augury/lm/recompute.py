@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -33,7 +34,9 @@ def recomputing(blocks: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The forward without a cache: the second run would write into it again."""
+    """The forward without a cache: the second run would write into it again. Without gradients there is none."""
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
     for name in _CACHES:
         cache = kwargs.get(name)
         if cache is None:

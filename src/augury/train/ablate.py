@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from augury.activations import resolve_layers
 from augury.data.recipe import check_files, explained
 from augury.data.sources.base import Settings, nearest
-from augury.errors import FormatError, NotFoundError
+from augury.errors import FormatError, InputError, NotFoundError
 from augury.files import write_text
 from augury.lm import LanguageModel, load_model
 from augury.lm.adapters import adapter_parameters, remove_adapter
@@ -130,7 +130,20 @@ def cells_of(grid: Grid, settings: Sequence[str] = ()) -> list[Cell]:
             recipe = laid_over(base, {**variant.set, "optimizer.seed": seed}, f"run {name} of the grid")
             check_files(recipe)
             found.append(Cell(name, seed, recipe, variant.ask or (recipe.injection.coefficient,)))
+    _check_cells(grid, found)
     return found
+
+
+def _check_cells(grid: Grid, cells: Sequence[Cell]) -> None:
+    models = sorted({cell.recipe.model for cell in cells})
+    if len(models) > 1:
+        why = f"its runs name {', '.join(models)}"
+        raise FormatError("The grid has several models.", why, "write a grid for each: data and examples are shared")
+    base = next(cell for cell in cells if cell.name == grid.base)
+    if base.recipe.injection.coefficient not in base.ask:
+        why = f"it is asked at {', '.join(f'{c:g}' for c in base.ask)} and trained at "
+        why += f"{base.recipe.injection.coefficient:g}"
+        raise FormatError(f"There is nothing to compare with {grid.base}.", why, "add its own coefficient to its `ask`")
 
 
 def run_grid(
@@ -159,11 +172,33 @@ def run_grid(
     shared = Shared(out, tuple(sorted(layers)), lm)
     for cell in cells:
         run = out / "runs" / cell.folder
-        if not (run / FIGURES).exists() and not _run_cell(grid, cell, run, shared, progress(cell)):
+        if not _is_measured(grid, cell, run) and not _run_cell(grid, cell, run, shared, progress(cell)):
             return False
         if stop():
             break
     return all((out / "runs" / cell.folder / FIGURES).exists() for cell in cells)
+
+
+def _is_measured(grid: Grid, cell: Cell, run: Path) -> bool:
+    """Whether the run's figures are there; other ones than the grid asks for are refused, not shown as these."""
+    path = run / FIGURES
+    if not path.exists():
+        return False
+    found = json.loads(path.read_text(encoding="utf-8"))["of"]
+    wanted = _asked(grid, cell)
+    if found != wanted:
+        raise InputError(
+            f"{run} holds the figures of another run.",
+            f"they differ in {', '.join(name for name in wanted if found.get(name) != wanted[name])} from the grid",
+            "name a new folder with -o, or remove this one",
+        )
+    return True
+
+
+def _asked(grid: Grid, cell: Cell) -> dict[str, Any]:
+    """What a run's figures follow from, JSON-ready."""
+    made = {"recipe": cell.recipe.model_dump(mode="json"), "ask": list(cell.ask), "size": asdict(grid.size)}
+    return json.loads(json.dumps(made))
 
 
 def _run_cell(grid: Grid, cell: Cell, run: Path, shared: Shared, progress: Progress) -> bool:
@@ -176,7 +211,7 @@ def _run_cell(grid: Grid, cell: Cell, run: Path, shared: Shared, progress: Progr
         if contract.trained_on is None or contract.trained_on.steps != recipe.optimizer.steps:
             return False
         found = {f"{asked:g}": to_json(_figures(grid, prepared, lm, asked)) for asked in cell.ask}
-        write_text(run / FIGURES, json.dumps(found) + "\n")
+        write_text(run / FIGURES, json.dumps({"of": _asked(grid, cell), "asked": found}) + "\n")
     finally:
         if adapter_parameters(lm.model, ADAPTER):
             remove_adapter(lm, ADAPTER)
@@ -194,6 +229,6 @@ def read_figures(cells: list[Cell], out: Path) -> Mapping[tuple[str, int, float]
     for cell in cells:
         path = out / "runs" / cell.folder / FIGURES
         if path.exists():
-            for asked, rows in json.loads(path.read_text(encoding="utf-8")).items():
+            for asked, rows in json.loads(path.read_text(encoding="utf-8"))["asked"].items():
                 found[cell.name, cell.seed, float(asked)] = from_json(rows)
     return found

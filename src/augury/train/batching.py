@@ -16,7 +16,8 @@ from augury.lm.batch import columns_of, length_groups
 from augury.lm.packed import Packed, pack, packs
 from augury.lm.shared import SharedBatch, share_prefix
 from augury.oracle.choices import YES_NO, prefixed
-from augury.oracle.prompt import Labelled, build_labelled
+from augury.oracle.controls import reader_text
+from augury.oracle.prompt import Labelled, build_labelled, label_text
 from augury.train.reads import Reads
 from augury.train.recipe import Recipe
 
@@ -51,7 +52,11 @@ def prepare(lm: LanguageModel, contract: Contract, reads: Reads, example: Exampl
     if example.task == "yes_no":
         question = prefixed(contract, question, YES_NO)
     answer = example.answer if example.answer_ids is None else example.answer_ids
-    labelled = build_labelled(lm, contract, example.layers, len(example.positions), question, answer)
+    text = reads.text(example)
+    if text is None:
+        labelled = build_labelled(lm, contract, example.layers, len(example.positions), question, answer)
+    else:
+        labelled = label_text(lm, contract, reader_text(text, question), answer)
     return Item(example, labelled, reads.vectors(example.context, example.layers, example.positions))
 
 
@@ -132,10 +137,15 @@ def _passes(lengths: Sequence[int], most: int, equal: bool) -> list[list[int]]:
     return found
 
 
+def _free(labelled: Labelled) -> int:
+    """How many tokens of a prompt come before its first slot, or before its answer where it has none."""
+    return labelled.slots[0] if labelled.slots else labelled.answer_start - 1
+
+
 def collate(lm: LanguageModel, items: Sequence[Item], share: bool) -> Batch:
     """Lay items one behind the other, or pad them on the left, behind what all begin with before any slot."""
     ids = [item.labelled.token_ids for item in items]
-    limit = min(item.labelled.slots[0] for item in items) if share else 0
+    limit = min(_free(item.labelled) for item in items) if share else 0
     rows = pack(lm, ids, limit) if share and packs(lm, max(map(len, ids))) else share_prefix(lm, ids, limit)
     slots = [columns_of(offset, item.labelled.slots) for offset, item in zip(rows.offsets, items, strict=True)]
     answers = [row[item.labelled.answer_start :] for row, item in zip(ids, items, strict=True)]

@@ -16,6 +16,7 @@ from augury.lm.tokenizer import tokenizer_here
 from augury.oracle.prompt import build_labelled, one_token
 from augury.train.loop import lora_config
 from augury.train.recipe import Recipe
+from augury.train.start import check_start
 
 TRIED = "tried"  # the adapter's name while it is
 QUESTION = "What is this about?"
@@ -31,6 +32,8 @@ def check_unloaded(recipe: Recipe, data: Path | None) -> None:
         ContractError: The slot token is not one token.
     """
     preflight(recipe, data)
+    if recipe.init_from is not None:
+        check_start(recipe.init_from, recipe.lora)
     size, tokenizer = size_here(recipe.model), tokenizer_here(recipe.model)
     if size is not None:
         check_block(recipe, size.n_layers)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from augury.data.calls import Calls, endpoint_calls
 from augury.data.contexts import RolloutSettings
 from augury.data.estimate import PROMPT_TOKENS as ROLLOUT_PROMPT
 from augury.data.estimate import spelled_time
@@ -32,6 +33,7 @@ class Costs:
         disk_bytes: Rollouts, activations and checkpoints, about.
         seconds: Rollouts, training and report on this machine, about.
         measured: Whether tokens and seconds come from the steps that the run has done.
+        calls: What is asked of endpoints.
     """
 
     steps: int
@@ -42,9 +44,10 @@ class Costs:
     disk_bytes: int | None = None
     seconds: float | None = None
     measured: bool = False
+    calls: tuple[Calls, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return dict(self.__dict__)
+        return asdict(self)
 
     def lines(self) -> list[str]:
         """The figures with units, one line each."""
@@ -56,7 +59,16 @@ class Costs:
             f"memory    {unknown if self.memory_bytes is None else f'about {self.memory_bytes / 1e9:.1f} GB'}",
             f"disk      {unknown if self.disk_bytes is None else f'about {self.disk_bytes / 1e9:.1f} GB'}",
             f"time      {unknown if self.seconds is None else f'{done} {spelled_time(self.seconds)} on this machine'}",
+            *(asked.line() for asked in self.calls),
         ]
+
+
+def slots_of(recipe: Recipe) -> float:
+    """Slots of an example, about: half of each source's longest window, at each layer of a tuple."""
+    layers = sum(map(len, recipe.layers)) / len(recipe.layers)
+    drawn = recipe.drawn
+    windows = {name: (1 + source.longest_window) / 2 for name, source in recipe.sources.items()}
+    return layers * sum(windows[name] * count for name, count in drawn.items()) / max(1, sum(drawn.values()))
 
 
 def estimate(recipe: Recipe, run: Path | None = None) -> Costs:
@@ -66,7 +78,8 @@ def estimate(recipe: Recipe, run: Path | None = None) -> Costs:
     costs = Costs(
         steps=optimizer.steps,
         examples=optimizer.examples,
-        tokens=optimizer.examples * PROMPT_TOKENS,
+        tokens=round(optimizer.examples * (PROMPT_TOKENS + slots_of(recipe))),
+        calls=tuple(endpoint_calls(recipe)),
         rollout_tokens=sum((s.train + s.heldout) * s.max_new_tokens for s in rollouts),
     )
     shape = size_here(recipe.model)

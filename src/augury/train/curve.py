@@ -10,14 +10,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from augury.errors import FormatError
 from augury.files import write_text
 from augury.lm.chat import needs_tokenizer
 from augury.train.lens_report import lens_examples, lens_report
 from augury.train.loop import ADAPTER
-from augury.train.metrics import StepReport
+from augury.train.metrics import CURVE, StepReport, read_curve
 from augury.train.prepare import BankSet, Prepared
 from augury.train.question_report import yes_no_examples, yes_no_report
 from augury.train.ranks import ALONE, Ranks
@@ -35,37 +33,23 @@ class CurveSize:
 
 
 SIZES = {"full": CurveSize(60, 100, 48), "quick": CurveSize(16, 12, 16)}
-CURVE = "curve.jsonl"
 
 
-def curve_at(recipe: Recipe, prepared: Prepared, run: Path, ranks: Ranks = ALONE) -> Callable[[StepReport], None]:
-    """A callback for `train_run` that measures as often as the recipe says, at equal distances and at the end."""
+def curve_at(recipe: Recipe, prepared: Prepared, run: Path, ranks: Ranks = ALONE) -> Callable[[StepReport], bool]:
+    """A callback for `train_run` that measures as often as the recipe says, at equal distances and at the end; it
+    returns whether it did."""
     path, evaluations, steps = run / CURVE, recipe.evaluations, recipe.optimizer.steps
 
-    def measure(report: StepReport) -> None:
+    def measure(report: StepReport) -> bool:
         if not evaluations or report.step * evaluations // steps == (report.step - 1) * evaluations // steps:
-            return
+            return False
         row = {"step": report.step, **measure_once(prepared, SIZES[recipe.report], ranks)}
         if ranks.first:
             kept = [old for old in read_curve(run) if old["step"] < report.step]
             write_text(path, "".join(json.dumps(line) + "\n" for line in [*kept, row]))
+        return True
 
     return measure
-
-
-def read_curve(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's curve, each with its step.
-
-    Raises:
-        FormatError: The file is broken.
-    """
-    path = run / CURVE
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise FormatError(f"{path} cannot be read.", str(error), "remove it: the run goes on without") from error
 
 
 def measure_once(prepared: Prepared, size: CurveSize, ranks: Ranks = ALONE) -> dict[str, float]:

@@ -28,7 +28,7 @@ from augury.lm.chat import needs_tokenizer
 from augury.lm.logprobs import continuation_logprobs
 from augury.oracle.reading import default_layers
 from augury.stats import Interval, bootstrap_interval
-from augury.train.batching import Item, batches, prepare
+from augury.train.batching import Item, batches, prepare_all
 from augury.train.ranks import ALONE, Ranks
 from augury.train.reads import Reads
 from augury.train.step import token_losses
@@ -120,7 +120,8 @@ def lens_losses(
 ) -> np.ndarray:
     """The summed loss of each example's answer tokens, in nats, `[n, 3]`: real, shuffled, none."""
     layers = default_layers(contract)
-    items = [prepare(lm, contract, reads, replace(example, layers=layers)) for example in examples]
+    asked = [replace(example, layers=layers) for example in examples]
+    items = prepare_all(lm, contract, {example.contexts: reads for example in asked}, asked)
     donors = shuffled_items(items, rollouts, reads, layers)
     order = sorted(range(len(items)), key=lambda i: -len(items[i].labelled.token_ids))
     mine, rows = ranks.share(order), []
@@ -164,13 +165,17 @@ def shuffled_items(
     coin = random.Random(seed)
     circle = random.Random(seed).sample(list(rollouts), len(rollouts))
     places = {rollout.number: place for place, rollout in enumerate(circle)}
-    found = []
+    donors = []
     for item in items:
         place = places[item.example.context]
         turn = coin.choice(("user", "assistant")) if item.example.kind == "speaker" else None
         donor, positions = _donor(item.example.positions, circle[place], circle[place + 1 :] + circle[:place], turn)
-        found.append(Item(item.example, item.labelled, reads.vectors(donor, layers, positions)))
-    return found
+        donors.append(replace(item.example, context=donor, positions=tuple(positions), layers=tuple(layers)))
+    reads.prefetch(donors)
+    return [
+        Item(item.example, item.labelled, reads.vectors(donor.context, layers, donor.positions))
+        for item, donor in zip(items, donors, strict=True)
+    ]
 
 
 def _donor(positions: Sequence[int], own: Context, others: Sequence[Context], turn: str | None) -> tuple[int, range]:

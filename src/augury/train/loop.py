@@ -21,6 +21,7 @@ from augury.files import write_text
 from augury.lm import LanguageModel, adapters
 from augury.lm.adapters import adapter_dropouts, adapter_parameters, adapters_on, add_adapter, remove_adapter
 from augury.lm.recompute import recomputing
+from augury.oracle.reader import write_reader
 from augury.oracle.save import write_oracle
 from augury.train.batching import TrainingData, pools
 from augury.train.checkpoint import State, latest, load_checkpoint, save_checkpoint
@@ -133,9 +134,11 @@ def _saver(learner: Learner, recipe: Recipe, run: Path) -> Callable[[int], None]
     """What writes the checkpoint after a step: an oracle that says how far it was trained."""
     config = lora_config(recipe)
 
+    write_it = write_reader if recipe.reads == "text" else write_oracle
+
     def write(folder: Path) -> None:
         contract = counted(learner.contract, read_metrics(run))
-        write_oracle(learner.lm, ADAPTER, config, contract, folder, torch.float32)
+        write_it(learner.lm, ADAPTER, config, contract, folder, torch.float32)
 
     def save(step: int) -> None:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in learner.parameters.values()):
@@ -179,8 +182,7 @@ def _too_large(step: int, examples: Sequence[Example]) -> ModelError:
         f"There was not enough memory for step {step}.",
         f"its longest example is of {longest.source}, with {len(longest.positions) * len(longest.layers)} activations "
         f"(context {longest.context} of {longest.contexts})",
-        "lower optimizer.pass_tokens, set optimizer.gradient_checkpointing, or shorten that source's window; go on "
-        "with --resume",
+        "go on with --resume and a lower --set optimizer.pass_tokens=N, or --set optimizer.gradient_checkpointing=true",
     )
 
 

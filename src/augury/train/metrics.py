@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from augury.errors import FormatError
 from augury.files import storing, write_text
 from augury.train.ranks import ALONE, Ranks
+
+CURVE = "curve.jsonl"
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,21 @@ def read_metrics(run: Path) -> Sequence[StepReport]:
         return [StepReport(**json.loads(line)) for line in _lines(path)]
     except (ValueError, TypeError) as error:
         raise FormatError(f"{path} cannot be read.", str(error), "restore it from where it came") from error
+
+
+def read_curve(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's curve, each with its step.
+
+    Raises:
+        FormatError: The file is broken.
+    """
+    path = run / CURVE
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise FormatError(f"{path} cannot be read.", str(error), "remove it: the run goes on without") from error
 
 
 def _lines(path: Path) -> list[str]:

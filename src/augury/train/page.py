@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from augury.contract import Contract
 from augury.files import write_text
 from augury.oracle.card import figure_rows
 from augury.oracle.plot import need_matplotlib
-from augury.train.curve import read_curve
-from augury.train.metrics import StepReport, read_metrics
+from augury.train.metrics import StepReport, read_curve, read_metrics
 from augury.train.recipe import Recipe
 from augury.train.source_report import CONDITIONS
 
@@ -112,6 +112,8 @@ def _closeness(name: str) -> float | None:
 def stopped(name: str, steps: Sequence[float], values: Sequence[float]) -> str:
     """From which measured step on a figure came no nearer to its best."""
     close = _closeness(name) or 0.0
+    known = [(step, value) for step, value in zip(steps, values, strict=True) if not math.isnan(value)]
+    steps, values = [step for step, _ in known], [value for _, value in known]
     best = max(values)
     first = next(step for step, value in zip(steps, values, strict=True) if value >= best - close)
     if first == steps[-1]:

@@ -21,7 +21,7 @@ from augury.lm import LanguageModel, load_model
 from augury.train.batching import TrainingData
 from augury.train.checks import check_block, check_recipe, check_unloaded
 from augury.train.ranks import ALONE, Ranks
-from augury.train.reads import LiveReads, Reads, cache_reads
+from augury.train.reads import LiveReads, Reads, TextReads, cache_reads
 from augury.train.recipe import Recipe
 
 DATA, READS = "data", "reads"
@@ -155,6 +155,8 @@ def _reads(
 ) -> Reads:
     """What a user's file points to is read from there, so such a set is never captured as a whole."""
     name, split = key
+    if recipe.reads == "text":
+        return TextReads(lm, table)
     if not recipe.cache_activations or isinstance(recipe.sources.get(name), CustomSettings):
         return LiveReads(lm, table)
     what = f"activations: {name} ({split})"

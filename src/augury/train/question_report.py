@@ -24,7 +24,7 @@ from augury.oracle.passes import Row, Runner, decode_rows
 from augury.oracle.prompt import Prompt, plain_prompt
 from augury.oracle.reading import decoded, default_layers
 from augury.stats import Interval, auc_interval, probe_auc, wilson
-from augury.train.batching import Item, prepare
+from augury.train.batching import Item, prepare_all
 from augury.train.lens_report import shuffled_items
 from augury.train.ranks import ALONE, Ranks
 from augury.train.reads import Reads
@@ -94,7 +94,8 @@ def yes_no_report(
     """
     examples = _measurable(examples)
     layers = default_layers(contract)
-    items = [prepare(lm, contract, reads, replace(example, layers=layers)) for example in examples]
+    asked = [replace(example, layers=layers) for example in examples]
+    items = prepare_all(lm, contract, {example.contexts: reads for example in asked}, asked)
     margins = {"oracle": _margins(lm, contract, (adapter,), _rows(items), ranks)}
     for name in controls:
         if progress is not None:
@@ -121,8 +122,29 @@ def yes_no_margins(
 ) -> np.ndarray:
     """The oracle's margin of Yes over No for each question, `[n]`."""
     layers = default_layers(contract)
-    items = [prepare(lm, contract, reads, replace(example, layers=layers)) for example in examples]
+    asked = [replace(example, layers=layers) for example in examples]
+    items = prepare_all(lm, contract, {example.contexts: reads for example in asked}, asked)
     return _margins(lm, contract, (adapter,), _rows(items), ranks)
+
+
+def reader_results(
+    lm: LanguageModel,
+    contract: Contract,
+    adapter: str,
+    examples: Sequence[Example],
+    rollouts: Sequence[Context],
+    ranks: Ranks = ALONE,
+) -> list[YesNoResult]:
+    """AUCs of a trained reader from the window's text and from all up to its end, beside the plain base's."""
+    examples = _measurable(examples)
+    by_id = {rollout.number: rollout for rollout in rollouts}
+    auc = {}
+    for name in ("text-window", "text-all"):
+        rows = [_text_row(lm, contract, name, example, by_id[example.context]) for example in examples]
+        for called, adapters in ((name, (adapter,)), (f"{name}, plain base", ())):
+            auc[called] = _auc(_margins(lm, contract, adapters, rows, ranks), examples)
+    contexts = {example.context for example in examples}
+    return [YesNoResult("topic", len(examples[0].positions), len(examples), len(contexts), auc)]
 
 
 def _measurable(examples: Sequence[Example]) -> list[Example]:
@@ -235,6 +257,7 @@ def binary_probe(
     }
     if min(map(len, rollouts_of.values())) < 20:
         return None
+    reads.prefetch([replace(example, layers=tuple(layers)) for example in used])
     x = np.stack([reads.vectors(e.context, layers, e.positions).mean(0).numpy() for e in used])
     return probe_auc(x, y, [e.context for e in used])
 
@@ -317,7 +340,8 @@ def ask_topics(
     """Greedy answers with each rollout's own activations and, where wanted, with another's."""
     layers = default_layers(contract)
     examples = _open_examples(lm, rollouts, window, count, seed)
-    items = [prepare(lm, contract, reads, replace(example, layers=layers)) for example in examples]
+    asked = [replace(example, layers=layers) for example in examples]
+    items = prepare_all(lm, contract, {example.contexts: reads for example in asked}, asked)
     by_id = {rollout.number: rollout for rollout in rollouts}
     donors = shuffled_items(items, rollouts, reads, layers) if shuffled else []
     return AskedTopics(

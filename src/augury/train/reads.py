@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from augury.activations import capture_vectors
+from augury.activations.store import load
 from augury.activations.versions import versions
 from augury.data.example import Context, Example
 from augury.errors import FormatError, InputError
 from augury.files import replacing
 from augury.lm import LanguageModel
+from augury.oracle.reading import text_at, text_until
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,48 @@ class Reads(Protocol):
     def vectors(self, context: int, layers: Sequence[int], positions: Sequence[int]) -> Tensor:
         """`[layers * n, d_model]` in float32, layer-major."""
         ...
+
+    def text(self, example: Example) -> str | None:
+        """What stands in place of activations; None where they are read."""
+        ...
+
+
+class TextReads:
+    """No activations but the text, for a trained reader.
+
+    Half of the examples get only the read tokens and half everything up to the last of them, as the two text controls
+    do; which, follows from the example.
+
+    Args:
+        lm: Decodes.
+        contexts: The set.
+    """
+
+    def __init__(self, lm: LanguageModel, contexts: Sequence[Context]) -> None:
+        self._lm, self._contexts = lm, contexts
+
+    def prefetch(self, examples: Sequence[Example]) -> None:
+        """Nothing: texts are looked up."""
+
+    def vectors(self, context: int, layers: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """None of them: `[0, d_model]`."""
+        return torch.empty(0, self._lm.d_model)
+
+    def text(self, example: Example) -> str:
+        """The window's text or all up to its end.
+
+        Raises:
+            InputError: The context is a file of activations, which has no text.
+        """
+        ids = self._contexts[example.context].token_ids
+        if not ids:
+            raise InputError(
+                "A reader cannot be trained on saved activations.",
+                f"context {example.context} of {example.contexts} has no text",
+                "leave these lines out of the source",
+            )
+        half = random.Random(f"{example.context}:{example.positions}:{example.question}").random() < 0.5
+        return (text_at if half else text_until)(self._lm, ids, example.positions)
 
 
 class CachedReads:
@@ -58,6 +104,9 @@ class CachedReads:
         found = self._files[context // self._shard].get_slice(str(context))[:, first:last]
         return found[rows][:, [position - first for position in positions]].float().flatten(0, 1)
 
+    def text(self, example: Example) -> None:
+        """None: activations are read."""
+
 
 class LiveReads:
     """Activations captured when they are wanted and kept until the next are.
@@ -70,7 +119,7 @@ class LiveReads:
 
     def __init__(self, lm: LanguageModel, contexts: Sequence[Context], batch_size: int = 16) -> None:
         self._lm, self._contexts, self._batch_size = lm, contexts, batch_size
-        self._found: dict[int, tuple[dict[int, int], dict[int, int], Tensor]] = {}
+        self._found: dict[int, _Held] = {}
 
     def prefetch(self, examples: Sequence[Example]) -> None:
         """Capture every context of the examples once, at all that they read of it, and no further than that."""
@@ -78,19 +127,56 @@ class LiveReads:
         layers = sorted({layer for example in examples for layer in example.layers})
         for example in examples:
             wanted.setdefault(example.context, set()).update(example.positions)
-        numbers, rows = list(wanted), [sorted(wanted[number]) for number in wanted]
-        ids = [self._contexts[number].token_ids for number in numbers]
-        vectors = capture_vectors(self._lm, ids, layers, rows, self._batch_size)
-        places = {layer: row for row, layer in enumerate(layers)}
-        self._found = {
-            number: (places, {position: column for column, position in enumerate(row)}, tensor)
-            for number, row, tensor in zip(numbers, rows, vectors, strict=True)
-        }
+        self._found = self._captured({number: sorted(rows) for number, rows in wanted.items()}, layers)
 
     def vectors(self, context: int, layers: Sequence[int], positions: Sequence[int]) -> Tensor:
-        rows, columns, tensor = self._found[context]
-        found = tensor[[rows[layer] for layer in layers]][:, [columns[position] for position in positions]]
-        return found.float().flatten(0, 1)
+        found = self._found.get(context)
+        if found is None or not found.holds(layers, positions):  # nobody said that it would be asked for
+            found = self._captured({context: sorted(positions)}, sorted(layers))[context]
+        return found.take(layers, positions)
+
+    def text(self, example: Example) -> None:
+        """None: activations are read."""
+
+    def _captured(self, wanted: Mapping[int, Sequence[int]], layers: Sequence[int]) -> dict[int, _Held]:
+        contexts = {number: self._contexts[number] for number in wanted}
+        found = {number: _from_file(context) for number, context in contexts.items() if "vectors" in context.labels}
+        rest = [number for number in wanted if number not in found]
+        ids, rows = [contexts[number].token_ids for number in rest], [wanted[number] for number in rest]
+        for number, vectors in zip(
+            rest, capture_vectors(self._lm, ids, layers, rows, self._batch_size) if rest else (), strict=True
+        ):
+            found[number] = _Held(tuple(layers), tuple(wanted[number]), vectors)
+        return found
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Vectors `[layers, positions, d_model]` of one context."""
+
+    layers: tuple[int, ...]
+    positions: tuple[int, ...]
+    vectors: Tensor
+
+    def holds(self, layers: Sequence[int], positions: Sequence[int]) -> bool:
+        return set(layers) <= set(self.layers) and set(positions) <= set(self.positions)
+
+    def take(self, layers: Sequence[int], positions: Sequence[int]) -> Tensor:
+        if missing := sorted(set(layers) - set(self.layers)):
+            raise InputError(
+                "Saved activations lack a layer.",
+                f"they hold {', '.join(map(str, self.layers))}, and the recipe reads {', '.join(map(str, missing))}",
+                "capture these layers too, or leave the lines out of the source",
+            )
+        rows, columns = [self.layers.index(k) for k in layers], [self.positions.index(p) for p in positions]
+        return self.vectors[rows][:, columns].float().flatten(0, 1)
+
+
+def _from_file(context: Context) -> _Held:
+    """Saved activations; their positions are rows of the file."""
+    loaded = load(Path(context.labels["vectors"]))
+    acts = loaded[int(context.labels["item"])] if isinstance(loaded, list) else loaded
+    return _Held(acts.layers, tuple(range(len(acts.positions))), acts.vectors)
 
 
 def cache_reads(
@@ -183,5 +269,11 @@ def _capture_shard(
     rows = [range(len(context.token_ids)) for context in contexts]
     vectors = capture_vectors(lm, [context.token_ids for context in contexts], layers, rows, batch_size)
     with replacing(path) as partial:
-        named = {str(c.number): v.to(torch.float16) for c, v in zip(contexts, vectors, strict=True)}
+        named = {str(c.number): _halved(v) for c, v in zip(contexts, vectors, strict=True)}
         save_file(named, partial, metadata=made)
+
+
+def _halved(vectors: Tensor) -> Tensor:
+    """In float16, or, where that has no room for a value, in bfloat16."""
+    found = vectors.to(torch.float16)
+    return found if bool(torch.isfinite(found).all()) else vectors.to(torch.bfloat16)

@@ -33,7 +33,8 @@ class LoraSettings(Settings):
 class OptimizerSettings(Settings):
     """AdamW with warm-up, a constant part, and linear decay to zero over the last part.
 
-    The constant part lets a run be prolonged: a checkpoint before the decay goes on as if the total had been larger.
+    The constant part lets a run be prolonged before its decay: a sound run, though not step by step the one that the
+    larger total would have given, since stages, warm-up and the order of the examples follow from the total.
 
     Attributes:
         examples: Of the whole run.
@@ -84,6 +85,7 @@ class Recipe(DataRecipe):
         lora: The adapter.
         optimizer: The steps.
         stages: Shares of the sources over the run.
+        reads: What stands in the prompt; with `text` the run trains a reader (see `augury train --reader`).
         data: Where the data set lies (see `augury data build`); None: in the run's folder.
         cache_activations: Whether contexts are captured once, to disk, and looked up; else each batch captures its own.
         init_from: An oracle (a folder, a hub id or an alias) whose adapter training begins with.
@@ -96,6 +98,7 @@ class Recipe(DataRecipe):
     lora: LoraSettings = LoraSettings()
     optimizer: OptimizerSettings
     stages: tuple[Stage, ...] = Field(min_length=1)
+    reads: Literal["activations", "text"] = "activations"
     data: Path | None = None
     cache_activations: bool = True
     init_from: str | None = None
@@ -105,6 +108,8 @@ class Recipe(DataRecipe):
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
         check_stages(self.stages, list(self.sources))
+        if self.reads == "text" and self.init_from:
+            raise ValueError("init_from: a reader does not begin with an oracle: leave it out")
         return self
 
     @property

@@ -19,6 +19,7 @@ from augury.data.sources.questions import Place
 from augury.files import write_text
 from augury.lm.adapters import adapter_parameters
 from augury.lm.chat import needs_tokenizer
+from augury.oracle.reader import save_reader
 from augury.oracle.reading import default_layers
 from augury.oracle.save import save_oracle
 from augury.stats import Interval
@@ -26,9 +27,16 @@ from augury.train.lens_report import CONDITIONS, LensResult, lens_examples, lens
 from augury.train.loop import ADAPTER, lora_config
 from augury.train.page import write_page
 from augury.train.prepare import BankSet, Prepared
-from augury.train.question_report import TopicResult, YesNoResult, topic_report, yes_no_examples, yes_no_report
+from augury.train.question_report import (
+    TopicResult,
+    YesNoResult,
+    reader_results,
+    topic_report,
+    yes_no_examples,
+    yes_no_report,
+)
 from augury.train.ranks import ALONE, Ranks
-from augury.train.reads import CachedReads, Reads
+from augury.train.reads import CachedReads, Reads, TextReads
 from augury.train.recipe import Recipe
 from augury.train.source_report import SourceResult, source_report
 from augury.train.topic_probe import TopicProbe, fit_topic_probe
@@ -130,6 +138,9 @@ def make_report(
         )
     if measure is None:
         return Report([], [], [], sources)
+    if _reads_text(prepared):
+        found = [row for w in WINDOWS for row in part(f"reader {w}", YesNoResult, lambda w=w, m=measure: m.reader(w))]
+        return Report([], found, [], sources)
     short = measure.lens(part, 8)
     yes_no: list[YesNoResult] = []
     topic: list[TopicResult] = []
@@ -140,6 +151,11 @@ def make_report(
     for window in WINDOWS:
         yes_no += part(f"anywhere {window}", YesNoResult, lambda w=window: measure.anywhere(w))
     return Report(short + measure.lens(part, 50), yes_no, topic, sources)
+
+
+def _reads_text(prepared: Prepared) -> bool:
+    """Whether what was trained is a reader."""
+    return any(isinstance(reads, TextReads) for reads in prepared.reads.values())
 
 
 def _source(
@@ -195,6 +211,12 @@ class _Measure:
             lm, self.contract, self.adapter, examples, rollouts, reads, topic_probe=self._probe(window),
             progress=lambda name, n: self.progress(f"report: yes/no at {window}, {name}", 0, n), ranks=self.ranks,
         )  # fmt: skip
+
+    def reader(self, window: int) -> list[YesNoResult]:
+        """The topic, as a trained reader answers from the text."""
+        lm, (rollouts, _) = self.prepared.lm, self._set
+        examples = yes_no_examples(rollouts, {"topic": self.size.topic_pairs}, window, needs_tokenizer(lm).decode)
+        return reader_results(lm, self.contract, self.adapter, examples, rollouts, ranks=self.ranks)
 
     def anywhere(self, window: int) -> list[YesNoResult]:
         """The topic, read anywhere in the answer."""
@@ -255,7 +277,9 @@ def _fingerprint(prepared: Prepared, contract: Contract, adapter: str, size: Rep
 def markdown(report: Report) -> str:
     """The report as tables."""
     return (
-        "\n".join([*(_bank_tables(report) if report.lens else ()), *(_source_table(report) if report.sources else ())])
+        "\n".join(
+            [*(_bank_tables(report) if report.yes_no else ()), *(_source_table(report) if report.sources else ())]
+        )
         + "\n"
     )
 
@@ -308,15 +332,17 @@ def finish_run(
     ranks: Ranks = ALONE,
 ) -> Path:
     """Measure the trained adapter, write the report, and save the oracle with its figures in `run/oracle`."""
-    config, folder = lora_config(recipe), run / "oracle"
+    reader = recipe.reads == "text"
+    config, folder = lora_config(recipe), run / ("reader" if reader else "oracle")
+    save = save_reader if reader else save_oracle
     if ranks.first:  # before hours of measuring, in which much can happen
-        save_oracle(prepared.lm, ADAPTER, config, contract, folder)
+        save(prepared.lm, ADAPTER, config, contract, folder)
     size = size or SIZES[recipe.report]
     report = make_report(prepared, contract, ADAPTER, size, progress, run / "report-parts.json", ranks)
     if ranks.first:
         write_report(report, contract, run)
         measured = contract.model_copy(update={"evaluation": report.headline()})
-        save_oracle(prepared.lm, ADAPTER, config, measured, folder)
+        save(prepared.lm, ADAPTER, config, measured, folder)
         write_page(run, recipe, measured)
     return folder
 

@@ -63,11 +63,25 @@ def _check_same(recipe: Recipe, run: Path, path: Path, resume: bool) -> None:
         raise InputError(
             f"{run} holds a run already.", f"its {CONFIG} is there", f"go on with `augury train --resume {run}`"
         )
-    if _comparable(read_recipe(path)) != _comparable(recipe):
+    kept = read_recipe(path)
+    if _comparable(kept) != _comparable(recipe):
         raise InputError(
             f"{run} was started with another recipe.",
-            f"only {', '.join(f'optimizer.{name}' for name in CHANGEABLE)} may change on a resume",
+            f"only evaluations, report and {', '.join(f'optimizer.{name}' for name in CHANGEABLE)} may change",
             "name a new folder with -o",
+        )
+    _check_prolonged(kept, recipe, run)
+
+
+def _check_prolonged(kept: Recipe, recipe: Recipe, run: Path) -> None:
+    """Once the learning rate falls, a larger total would make it jump up again."""
+    old, new = kept.optimizer, recipe.optimizer
+    done, falls = len(read_metrics(run)), old.steps - max(1, round(old.decay * old.steps))
+    if new.steps != old.steps and done > falls:
+        raise InputError(
+            f"{run} cannot be given another length.",
+            f"{done} steps are done, and the learning rate falls from step {falls} on",
+            "begin a new run with init_from, or prolong a run before its decay",
         )
 
 
@@ -83,7 +97,10 @@ def _check_probe(recipe: Recipe) -> None:
         )
 
 
-CHANGEABLE = ("examples", "decay", "checkpoint_every", "autocast", "pass_tokens", "processes")
+CHANGEABLE = (
+    "examples", "decay", "checkpoint_every", "autocast", "pass_tokens", "processes", "share_prefix",
+    "gradient_checkpointing",
+)  # fmt: skip
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:

@@ -6,7 +6,7 @@ row's activations on questions, 2.01 against 4.84 on the lens), so the gap to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -84,7 +84,7 @@ def source_report(
         batch_size: Examples in a pass.
     """
     pairs = [(own, other) for own, other in zip(examples, swapped(examples, contexts), strict=True) if other]
-    if len({own.context for own, _ in pairs}) < 2:
+    if len({content(contexts[own.context]) for own, _ in pairs}) < 2:
         return None
     rows = []
     mine = ranks.share(pairs)
@@ -97,7 +97,8 @@ def source_report(
             found = [_losses(lm, contract, items, i == 2) for i, items in enumerate((real, other, real))]
             rows += [list(row) for row in zip(*found, strict=True)]
     values = np.array(ranks.merge(rows))
-    groups = [own.context for own, _ in pairs]
+    kinds: dict[Hashable, int] = {}
+    groups = [kinds.setdefault(content(contexts[own.context]), len(kinds)) for own, _ in pairs]
 
     def interval(weights: Sequence[float]) -> Interval:
         return bootstrap_interval(values, lambda rows: float((rows @ np.array(weights)).mean()), groups)
@@ -117,7 +118,7 @@ def source_report(
 def swapped(examples: Sequence[Example], contexts: Sequence[Context]) -> list[Example | None]:
     """Each example about another's context: as many positions, up to the last one that is read there.
 
-    The examples stand in a circle, and each takes the next one of another context that has room; None where none has.
+    The examples stand in a circle, and each takes the next one of another text that has room; None where none has.
     """
     count = len(examples)
     found: list[Example | None] = []
@@ -126,11 +127,16 @@ def swapped(examples: Sequence[Example], contexts: Sequence[Context]) -> list[Ex
         places = (
             (donor, _places(donor, contexts, len(example.positions)))
             for donor in donors
-            if donor.context != example.context
+            if content(contexts[donor.context]) != content(contexts[example.context])
         )
         fits = next(((donor, positions) for donor, positions in places if positions), None)
         found.append(replace(example, context=fits[0].context, positions=fits[1]) if fits else None)
     return found
+
+
+def content(context: Context) -> Hashable:
+    """What tells contexts apart: several of a user's lines may ask about one text."""
+    return context.token_ids or (context.labels.get("vectors"), context.labels.get("item"))
 
 
 def _places(donor: Example, contexts: Sequence[Context], count: int) -> tuple[int, ...]:

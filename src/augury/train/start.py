@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -35,8 +36,7 @@ def begin_with(source: str, lm: LanguageModel, lora: LoraSettings, contract: Con
         ContractError: It runs on another base.
         NotFoundError: There is no such oracle.
     """
-    folder = find_oracle(source)
-    _check_config(source, adapter_config(folder), lora)
+    folder = check_start(source, lora)
     with load_oracle(folder, lm) as oracle:
         _tell(source, oracle.contract, contract)
         own, old = adapter_parameters(lm.model, adapter), adapter_parameters(lm.model, oracle.adapter)
@@ -46,8 +46,22 @@ def begin_with(source: str, lm: LanguageModel, lora: LoraSettings, contract: Con
                 parameter.copy_(old[name])
 
 
+def check_start(source: str, lora: LoraSettings) -> Path:
+    """The oracle's folder, where its adapter has the recipe's shape; said before anything is sampled.
+
+    Raises:
+        InputError: Another rank, alpha or scaling.
+        NotFoundError: There is no such oracle.
+    """
+    folder = find_oracle(source)
+    _check_config(source, adapter_config(folder), lora)
+    return folder
+
+
 def _check_config(source: str, found: Mapping[str, object], lora: LoraSettings) -> None:
-    others = {name: found[key] for name, key in _NAMES.items() if key in found and found[key] != getattr(lora, name)}
+    others = {name: found.get(key, False) for name, key in _NAMES.items()}  # peft leaves out a scaling that is off
+    others = {name: value for name, value in others.items() if value != getattr(lora, name)}
+    others |= {name: found[name] for name in ("rank_pattern", "alpha_pattern") if found.get(name)}
     if others:
         told = ", ".join(f"{name} {value}" for name, value in others.items())
         raise InputError(

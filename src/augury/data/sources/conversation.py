@@ -52,7 +52,7 @@ class ConversationSettings(SourceSettings):
     sentences: int = Field(default=8, ge=2)
     each_side: int = Field(default=3, ge=1)
     text_answered: Literal["filter", "weight", "keep"] = "filter"
-    text_weight: float = Field(default=0.25, ge=0, le=1)
+    text_weight: float = Field(default=0.25, gt=0, le=1)
     most: int | None = Field(default=None, gt=0)
 
     @field_validator("kinds")

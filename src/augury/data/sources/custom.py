@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -50,9 +51,11 @@ def custom_contexts(lm: LanguageModel, settings: CustomSettings, split: Split) -
     needs_table(settings.path)
     bad: list[BadRow] = []
     number = good = 0
+    splits: dict[bytes, tuple[str, str]] = {}
     for row in read_rows(settings.path):
         try:
             found = _read(lm, settings, row, number)
+            _one_split(splits, found)
         except _CannotUse as error:
             bad.append(BadRow(row.where, str(error)))
             continue
@@ -64,6 +67,14 @@ def custom_contexts(lm: LanguageModel, settings: CustomSettings, split: Split) -
             yield found
             number += 1
     refuse(settings.path, bad, good)
+
+
+def _one_split(splits: dict[bytes, tuple[str, str]], found: Context) -> None:
+    """A text that one line puts into training and another one holds out measures nothing."""
+    told = repr((found.token_ids, found.labels.get("vectors"), found.labels.get("item")))
+    split, where = splits.setdefault(hashlib.sha256(told.encode()).digest(), (found.split, found.origin))
+    if split != found.split:
+        raise _CannotUse(f"its split is {found.split}, and {where} has the same text in {split}")
 
 
 class _CannotUse(ValueError):
@@ -82,7 +93,7 @@ def _read(lm: LanguageModel, settings: CustomSettings, row: Row | BadRow, number
     for name in ("question", "answer"):
         if not isinstance(fields.get(name), str) or not fields[name].strip():
             raise _CannotUse(f"it has no {name}")
-    split = fields.get("split") or split_of(json.dumps(fields[given[0]], ensure_ascii=False), settings.heldout_share)
+    split = fields.get("split") or split_of(_words(fields[given[0]]), settings.heldout_share)
     if split not in ("train", "heldout"):
         raise _CannotUse(f"its split is '{split}'; there are train and heldout")
     asked = {"question": fields["question"], "answer": fields["answer"]}
@@ -92,6 +103,16 @@ def _read(lm: LanguageModel, settings: CustomSettings, row: Row | BadRow, number
     positions = resolve(lm, transcript, fields.get("positions", POSITIONS))
     labels = {**asked, "positions": json.dumps(sorted(positions))}
     return context_of(lm, transcript, number, split, settings.path.name, row.where, labels)
+
+
+def _words(source: Any) -> str:
+    """What a line's split follows from: a text is in the split that it is in elsewhere, a conversation in that of its
+    first request."""
+    if isinstance(source, str):
+        return source
+    turns = [turn for turn in source if isinstance(turn, dict)] if isinstance(source, list) else []
+    first = next((turn.get("content") for turn in turns if turn.get("role") == "user"), None)
+    return first if isinstance(first, str) else json.dumps(source, ensure_ascii=False)
 
 
 def _of_vectors(settings: CustomSettings, row: Row, number: int, split: Split, asked: dict[str, str]) -> Context:
