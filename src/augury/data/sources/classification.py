@@ -135,7 +135,7 @@ class ClassificationSource:
         context = made.contexts[rng.choice(self._of_label[label])]
         start, stop = context.body
         positions = tuple(ending_before(stop, start, SLACK, settings.window, settings.single, rng))
-        if settings.open and rng.random() < 0.5:  # a third of the examples: a pair counts twice
+        if settings.open and rng.random() < 1 / 3:  # a fifth of the examples: a pair counts twice
             wording = rng.choice(self._open_wordings(label))
             return (self._example("open", context, positions, wording, wording, label),)
         place = rng.random()
