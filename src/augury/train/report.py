@@ -53,7 +53,10 @@ _MADE = (
 
 @dataclass(frozen=True)
 class ReportSize:
-    """How many examples the report asks. The defaults are the protocol; smaller ones are for a first look."""
+    """How many examples the report asks. The defaults are the protocol; smaller ones are for a first look.
+
+    Not the `whole` protocol leaves out lens questions of more than 8 tokens, reads anywhere in the answer, and probes.
+    """
 
     lens: int = 1000
     topic_pairs: int = 500
@@ -61,9 +64,10 @@ class ReportSize:
     other_pairs: int = 25
     open_topics: int = 300
     source: int = 200
+    whole: bool = True
 
 
-SIZES = {"full": ReportSize(), "quick": ReportSize(24, 16, 16, 4, 16, 24)}
+SIZES = {"full": ReportSize(), "quick": ReportSize(24, 16, 16, 4, 16, 24, whole=False)}
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,8 @@ def make_report(
         yes_no += part(f"yes/no {window}", YesNoResult, lambda w=window: measure.yes_no(w))
         progress(f"report: open topic at {window}", 0, size.open_topics)
         topic += part(f"open topic {window}", TopicResult, lambda w=window: [measure.topic(w)])
+    if not size.whole:
+        return Report(short, yes_no, topic, sources)
     for window in WINDOWS:
         yes_no += part(f"anywhere {window}", YesNoResult, lambda w=window: measure.anywhere(w))
     return Report(short + measure.lens(part, 50), yes_no, topic, sources)
@@ -238,7 +244,7 @@ class _Measure:
     def _probe(self, window: int, place: Place = "request_end") -> TopicProbe | None:
         """Fitted on the training rollouts, where their activations are at hand."""
         reads = self.bank.reads.get("train")
-        if not isinstance(reads, CachedReads):
+        if not isinstance(reads, CachedReads) or not self.size.whole:
             return None
         layer = default_layers(self.contract)[0]
         return fit_topic_probe(self.prepared.lm, layer, self.bank.rollouts["train"], reads, window, place)

@@ -44,7 +44,10 @@ def fit_topic_probe(
     lm: LanguageModel, layer: int, rollouts: Sequence[Context], reads: Reads, window: int, place: Place, seed: int = 0
 ) -> TopicProbe:
     """Fit on training rollouts; the ridge's strength is chosen on a fifth of the training topics."""
-    names = topic_directions(lm, layer)
+    key = ("topic directions", layer)
+    if key not in lm.memo:
+        lm.memo[key] = topic_directions(lm, layer)
+    names = lm.memo[key]
     rng = random.Random(f"{seed}:probe:{window}")
     features, topics = [], []
     for rollout in [r for r in rollouts if "topic" in r.labels] * READS_PER_ROLLOUT:
