@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+import time
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from tests.tiny import tiny_lm
 from tests.training import recipe
 
 KILLS = 20
-STEPS = 60
+STEPS = 120
+PER_KILL = 4  # no kill lets more steps through, so that a fast machine is not done before the last
 
 
 def small_run(seed: int = 0) -> Recipe:
@@ -51,10 +53,11 @@ def steps(run: Path) -> int:
     return len(read_metrics(run))
 
 
-def wait_for(process: ForkProcess, run: Path, count: int) -> None:
-    """Until so many steps are done, or the process has ended."""
-    while process.exitcode is None and steps(run) < count:
-        process.join(0.005)
+def wait_for(process: ForkProcess, run: Path, count: int, seconds: float = 60.0) -> None:
+    """Until so many steps are done, the time is over, or the process has ended."""
+    end = time.monotonic() + seconds
+    while process.exitcode is None and steps(run) < count and time.monotonic() < end:
+        process.join(0.002)
 
 
 def finished(run: Path) -> dict[str, torch.Tensor]:
@@ -71,11 +74,12 @@ def test_a_run_killed_at_twenty_moments_ends_bitwise_as_one_that_was_not(tmp_pat
     rng, reached = random.Random(0), []
     for kill in range(KILLS):
         process = started(tmp_path / "cut")
+        most = PER_KILL * (kill + 1)
         if kill < 5:  # while data and activations are made
-            process.join(rng.uniform(0.05, 1.0))
+            wait_for(process, tmp_path / "cut", most, rng.uniform(0.05, 1.0))
         else:  # in a step, in a checkpoint, or while the newest one is read
-            wait_for(process, tmp_path / "cut", steps(tmp_path / "cut") + rng.randint(0, 2))
-            process.join(rng.uniform(0.0, 0.15))
+            wait_for(process, tmp_path / "cut", min(most, steps(tmp_path / "cut") + rng.randint(0, 2)))
+            wait_for(process, tmp_path / "cut", most, rng.uniform(0.0, 0.15))
         assert process.exitcode is None, f"it was done before kill {kill}, at steps {reached}"
         process.kill()
         process.join()
