@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from augury.activations import capture
 from augury.errors import InputError
-from augury.lm import LanguageModel, Sampling, generate, generate_batch, render_chat, transcript_of
+from augury.lm import LanguageModel, Sampling, generate, generate_many, render_chat, transcript_of
 from augury.lm.chat import Transcript
 from tests.tiny import TEMPLATE, tiny_lm
 
@@ -242,7 +242,7 @@ def test_a_context_that_is_too_long_is_refused(lm: LanguageModel) -> None:
 
 def test_new_tokens_need_room_too(lm: LanguageModel) -> None:
     start = Transcript(tuple([5] * 500), model=lm.name)
-    assert len(generate_batch(lm, [start], Sampling(12))[0]) <= 512
+    assert len(generate_many(lm, [start], Sampling(12))[0]) <= 512
     with pytest.raises(InputError, match="no room for 13") as refusal:
         generate(lm, start, max_new_tokens=13)
     assert "500" in refusal.value.why and "512" in refusal.value.why

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from augury.data.build import build
 from augury.data.index import Indexed
+from augury.data.recipe import DataRecipe
 from augury.data.sources.base import Made, unit
 from augury.data.sources.system import SystemSettings, SystemSource, readable, system_contexts
 from augury.errors import FormatError, NotFoundError
@@ -62,6 +64,24 @@ def test_nothing_of_the_instruction_is_read(lm, folder):
     read = {c.labels["list"]: lm.tokenizer.decode([c.token_ids[p] for p in readable(c)]) for c in contexts}
     assert read["control"].startswith("be persona") and "tell me" in read["stimulus"] and "well" in read["system"]
     assert all("secret" in lm.tokenizer.decode(c.token_ids) for c in contexts if c.labels["list"] != "control")
+
+
+def test_a_conversation_that_is_too_long_is_left_out_and_told(lm, folder, tmp_path, caplog):
+    for name in ("qa", "control"):
+        (tmp_path / f"{name}.json").write_bytes((folder / f"{name}.json").read_bytes())
+    entries = json.loads((folder / "control.json").read_text())
+    whole = list(system_contexts(lm, SystemSettings(path=tmp_path), "train"))
+    entries.insert(1, {"control_user": "be " * (lm.max_positions or 0), "label": entries[2]["label"]})
+    write(tmp_path, "control", entries)
+    recipe = DataRecipe(name="r", model="tiny", layers=[[1]], sources={"s": SystemSettings(path=tmp_path, train=8)})
+    built = build(lm, recipe, tmp_path / "set")
+    assert [c.token_ids for c in built.contexts["s", "train"]] == [c.token_ids for c in whole]
+    assert [c.number for c in built.contexts["s", "train"]] == list(range(len(whole)))
+    lost = {"the conversation is longer than the model can read": 1}
+    assert built.dropped["s", "train"] == lost == json.loads((tmp_path / "set" / "data.json").read_text())["dropped"]["s (train)"]  # fmt: skip  # noqa: E501
+    assert "left out 1 since the conversation is longer" in caplog.text
+    again = build(lm, recipe, tmp_path / "set")
+    assert again.dropped == built.dropped and len(again.contexts["s", "train"]) == len(whole)
 
 
 def test_labels_are_in_one_split(lm, folder):

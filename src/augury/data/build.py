@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from augury.activations import resolve_layers
 from augury.data.annotate import annotate
 from augury.data.bank import Split
 from augury.data.contexts import RolloutSettings, TextSettings, prompts_of, text_contexts
-from augury.data.example import Context, Example
+from augury.data.example import Context, Example, LeftOut
 from augury.data.index import Indexed
 from augury.data.recipe import DataRecipe, check_files, files_of
 from augury.data.requests import HOW
@@ -49,7 +50,7 @@ _SOURCES: dict[type[SourceSettings], Callable[[Any, Made], Source]] = {
     CustomSettings: CustomSource,
     ConversationSettings: ConversationSource,
 }
-_READERS: dict[type, Callable[[LanguageModel, Any, Split], Iterator[Context]]] = {
+_READERS: dict[type, Callable[[LanguageModel, Any, Split], Iterator[Context | LeftOut]]] = {
     TextSettings: text_contexts,
     ClassificationSettings: classification_contexts,
     SystemSettings: system_contexts,
@@ -234,11 +235,12 @@ def _sample(
     )  # fmt: skip
 
 
-def _read(found: Iterator[Context], shards: Shards[Context], done: Callable[[int], None]) -> None:
+def _read(found: Iterator[Context | LeftOut], shards: Shards[Context], done: Callable[[int], None]) -> None:
     """Write what is not there yet; the source is gone through from its beginning, since its bad rows are told."""
     rest = islice(found, shards.units, None)
     while part := list(islice(rest, AT_ONCE)):
-        shards.append(part, len(part))
+        kept = [item for item in part if isinstance(item, Context)]
+        shards.append(kept, len(part), Counter(item.reason for item in part if isinstance(item, LeftOut)))
         done(shards.units)
 
 

@@ -26,6 +26,13 @@ class Part:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """An entry that makes no context, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Context:
     """A text of the target, as the token ids that it read or sampled.
 

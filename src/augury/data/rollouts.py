@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from itertools import islice
 
 from augury.data.example import Context, Part
 from augury.data.prompts import Prompt
 from augury.data.store import Shards
 from augury.errors import ModelError
-from augury.lm import LanguageModel, Sampling, Span, Transcript, generate_batch
+from augury.lm import LanguageModel, Sampling, Span, Transcript, generate_many
+
+FILE = 4  # the batch runs dry only at a file's end, and an interruption costs no more than a file
 
 
 def sample_rollouts(
@@ -23,24 +24,38 @@ def sample_rollouts(
     batch_size: int = 96,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Sample one answer to every prompt, a file of contexts a batch.
+    """Sample one answer to every prompt, a file of contexts for every `FILE` batches.
 
-    What an interrupted run wrote is continued, with the seeds of a run without interruption.
+    What an interrupted run wrote is continued; an answer follows from the seed and its prompt's number.
+
+    Args:
+        lm: The target.
+        prompts: What it answers.
+        shards: Where its answers go.
+        sampling: How tokens are chosen.
+        thinking: Whether it thinks first, where its template knows that.
+        batch_size: Answers that are sampled together.
+        progress: Called with how many there are.
 
     Raises:
         ModelError: The chat template does not hold the user's message as it is.
-        StorageError: The disk is full; whole batches before are kept.
+        StorageError: The disk is full; whole files before are kept.
     """
+    told = progress or (lambda count: None)
     rest = islice(prompts, shards.units, None)
-    while part := list(islice(rest, batch_size)):
+    while part := list(islice(rest, FILE * batch_size)):
         start = shards.units
-        seeded = replace(sampling, seed=sampling.seed + start)
-        requests = [[{"role": "user", "content": prompt.text}] for prompt in part]
-        found = generate_batch(lm, requests, seeded, end="thinking" if thinking else "generation")
-        rows = zip(range(start, start + len(part)), part, found, strict=True)
-        shards.append([rollout(lm, *row) for row in rows], len(part))
-        if progress is not None:
-            progress(shards.units)
+        numbers = range(start, start + len(part))
+        found = generate_many(
+            lm,
+            [[{"role": "user", "content": prompt.text}] for prompt in part],
+            sampling,
+            numbers=numbers,
+            width=batch_size,
+            end="thinking" if thinking else "generation",
+            done=lambda count, start=start: told(start + count),
+        )
+        shards.append([rollout(lm, *row) for row in zip(numbers, part, found, strict=True)], len(part))
 
 
 def rollout(lm: LanguageModel, number: int, prompt: Prompt, transcript: Transcript) -> Context:

@@ -1,8 +1,9 @@
 """Language models: the only room that knows transformers and peft."""
 
 from augury.lm.chat import Message, Span, Transcript, render_chat, transcript_of
-from augury.lm.generate import Sampling, generate, generate_batch
+from augury.lm.generate import Sampling, generate
 from augury.lm.load import LanguageModel, load_model
+from augury.lm.many import generate_many
 
 __all__ = [
     "LanguageModel",
@@ -11,7 +12,7 @@ __all__ = [
     "Span",
     "Transcript",
     "generate",
-    "generate_batch",
+    "generate_many",
     "load_model",
     "render_chat",
     "transcript_of",

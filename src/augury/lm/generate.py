@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +18,12 @@ from torch import Tensor
 
 from augury.errors import InputError
 from augury.lm.adapters import adapters_on
-from augury.lm.batch import Padded, length_groups
+from augury.lm.batch import Padded, left_pad
 from augury.lm.chat import End, Span, Transcript, is_conversation, transcript_of
 from augury.lm.finite import finite
 from augury.lm.load import LanguageModel, needs_model
 from augury.lm.locks import alone
-from augury.lm.shared import SharedBatch, forward_shared, full_mask, share_prefix, take_rows
+from augury.lm.shared import SharedBatch, forward_shared, full_mask, take_rows
 from augury.lm.values import is_number, is_whole
 
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-4, 1e4  # outside, logits over the temperature leave float32's range
@@ -80,38 +81,53 @@ def decode(
         For each row its continuations: new token ids, the end token included where one was reached.
     """
     shared = batch if isinstance(batch, SharedBatch) else SharedBatch((), batch)
+    rows = len(shared.padded.offsets)
     with torch.no_grad():
-        out = forward_shared(lm, shared, 1, prefill(), use_cache=True)
-        rows = len(shared.padded.offsets) * samples
-        last = shared.padded.position_ids[:, -1] + len(shared.prefix)
-        state = _State(
-            cache=_repeat(out.past_key_values, len(shared.padded.offsets), samples),
-            logits=out.logits[:, -1].repeat_interleave(samples, 0),
-            mask=full_mask(shared).repeat_interleave(samples, 0),
-            position=last.repeat_interleave(samples, 0) + 1,
-            alive=list(range(rows)),
-        )
-        texts = _loop(lm, state, sampling, rows, step)
-    return [texts[i : i + samples] for i in range(0, rows, samples)]
+        state = prefilled(lm, shared, range(rows), prefill())
+        if samples > 1:
+            state = keep_rows(state, [row for row in range(rows) for _ in range(samples)])
+            state.alive = list(range(rows * samples))
+        texts = _loop(lm, state, sampling, rows * samples, step)
+    return [texts[i : i + samples] for i in range(0, rows * samples, samples)]
 
 
 @dataclass
-class _State:
+class Running:
+    """A batch between two passes.
+
+    Attributes:
+        cache: What the model has read.
+        logits: `[rows, vocab]`, of the next token.
+        mask: `[rows, width]`, 1 on the columns of the cache that a row sees.
+        position: `[rows]`, where the next token stands.
+        alive: What the caller calls each row.
+    """
+
     cache: Any
-    logits: Tensor  # [alive, vocab]
-    mask: Tensor  # [alive, width]
-    position: Tensor  # [alive]
+    logits: Tensor
+    mask: Tensor
+    position: Tensor
     alive: list[int]
 
 
+def prefilled(
+    lm: LanguageModel, batch: SharedBatch, rows: Sequence[int], around: AbstractContextManager[Any] | None = None
+) -> Running:
+    """A batch after the pass over its prompts; `around` is entered there, `rows` are its rows' names."""
+    out = forward_shared(lm, batch, 1, around, use_cache=True)
+    position = batch.padded.position_ids[:, -1] + len(batch.prefix) + 1
+    return Running(out.past_key_values, out.logits[:, -1], full_mask(batch), position, list(rows))
+
+
 def _loop(
-    lm: LanguageModel, state: _State, sampling: Sampling, rows: int, step: Callable[[int], None] | None
+    lm: LanguageModel, state: Running, sampling: Sampling, rows: int, step: Callable[[int], None] | None
 ) -> list[list[int]]:
     generator = torch.Generator(device=state.logits.device).manual_seed(sampling.seed)
+    draw = partial(torch.multinomial, num_samples=1, generator=generator)
     ends = set(lm.end_ids)
     texts: list[list[int]] = [[] for _ in range(rows)]
     for count in range(1, sampling.max_new_tokens + 1):
-        chosen = choose(finite(state.logits), sampling, generator)
+        chosen = choose(finite(state.logits), sampling, draw)
         for row, token in zip(state.alive, chosen.tolist(), strict=True):
             texts[row].append(token)
         going = [i for i, row in enumerate(state.alive) if texts[row][-1] not in ends]
@@ -119,16 +135,26 @@ def _loop(
             step(len(going))
         if not going or count == sampling.max_new_tokens:
             break
-        _advance(lm, state, chosen, going)
+        if len(going) < len(state.alive):
+            state, chosen = keep_rows(state, going), chosen[going]
+        advance(lm, state, chosen)
     return texts
 
 
-def _advance(lm: LanguageModel, state: _State, chosen: Tensor, going: list[int]) -> None:
-    if len(going) < len(state.alive):
-        index = torch.tensor(going, device=chosen.device)
-        state.cache = take_rows(state.cache, index)
-        state.mask, state.position, chosen = state.mask[index], state.position[index], chosen[index]
-        state.alive = [state.alive[i] for i in going]
+def keep_rows(state: Running, places: Sequence[int]) -> Running:
+    """Some rows of a batch, repeats allowed; the old one's cache is used up."""
+    index = torch.tensor(places, device=state.mask.device)
+    return Running(
+        take_rows(state.cache, index),
+        state.logits[index],
+        state.mask[index],
+        state.position[index],
+        [state.alive[place] for place in places],
+    )
+
+
+def advance(lm: LanguageModel, state: Running, chosen: Int[Tensor, " rows"]) -> None:
+    """Run the token that was chosen for each row."""
     state.mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], 1)
     out = lm.model(
         input_ids=chosen[:, None],
@@ -140,16 +166,17 @@ def _advance(lm: LanguageModel, state: _State, chosen: Tensor, going: list[int])
     state.cache, state.logits, state.position = out.past_key_values, out.logits[:, -1], state.position + 1
 
 
-def choose(logits: Float[Tensor, "rows vocab"], sampling: Sampling, generator: torch.Generator) -> Int[Tensor, " rows"]:
-    """The next token of each row of `logits` `[rows, vocab]`."""
+def choose(
+    logits: Float[Tensor, "rows vocab"], sampling: Sampling, draw: Callable[[Tensor], Tensor]
+) -> Int[Tensor, " rows"]:
+    """The next token of each row of `logits` `[rows, vocab]`; `draw` takes one a row by weights, `[rows, k]`."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
     scaled = logits.float() / sampling.temperature
     if sampling.top_p == 1:
-        return torch.multinomial(scaled.softmax(-1), 1, generator=generator)[:, 0]
+        return draw(scaled.softmax(-1))[:, 0]
     kept, order = _nucleus(scaled, sampling.top_p)
-    drawn = torch.multinomial(kept, 1, generator=generator)
-    return order.gather(-1, drawn)[:, 0]
+    return order.gather(-1, draw(kept))[:, 0]
 
 
 def _nucleus(
@@ -167,12 +194,6 @@ def _nucleus(
         if bool((before[:, -1] + probabilities[:, -1] >= top_p).all()):
             break
     return probabilities.masked_fill(before >= top_p, 0), order
-
-
-def _repeat(cache: Any, rows: int, samples: int) -> Any:
-    if samples == 1:
-        return cache
-    return take_rows(cache, torch.arange(rows).repeat_interleave(samples))
 
 
 def generate(
@@ -202,47 +223,12 @@ def generate(
     Raises:
         InputError: Nothing to read, no room in the model's context for that many new tokens, or another ending.
     """
-    return generate_batch(lm, [messages], Sampling(max_new_tokens, temperature, top_p, seed), end=end)[0]
-
-
-def generate_batch(
-    lm: LanguageModel,
-    conversations: Sequence[Any],
-    sampling: Sampling,
-    *,
-    end: End | None = None,
-    step: Callable[[int], None] | None = None,
-) -> list[Transcript]:
-    """`generate` for several conversations in one batch."""
     needs_model(lm)
-    with alone(lm.model):
-        return _generate(lm, conversations, sampling, end, step)
-
-
-def _generate(
-    lm: LanguageModel,
-    conversations: Sequence[Any],
-    sampling: Sampling,
-    end: End | None,
-    step: Callable[[int], None] | None,
-) -> list[Transcript]:
-    starts = [started(lm, item, end, sampling.max_new_tokens) for item in conversations]
-    rows = [start.token_ids for start in starts]
-    texts: list[list[int]] = [[] for _ in rows]
-    with adapters_on(lm.model, lm.target_adapters):
-        for group in _groups(lm, rows):
-            members = [rows[i] for i in group]
-            batch = share_prefix(lm, members, len(members[0]), sampling.max_new_tokens)
-            for i, found in zip(group, decode(lm, batch, sampling, step=step), strict=True):
-                texts[i] = found[0]
-    return [extended(start, text, lm) for start, text in zip(starts, texts, strict=True)]
-
-
-def _groups(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """All rows in one batch, or batches of one length where padding would leak."""
-    if len(rows) < 2 or lm.pads_cleanly:
-        return [list(range(len(rows)))]
-    return length_groups([len(row) for row in rows], len(rows), equal=True)
+    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
+    start = started(lm, messages, end, max_new_tokens)
+    with alone(lm.model), adapters_on(lm.model, lm.target_adapters):
+        [[new]] = decode(lm, left_pad([start.token_ids], lm.pad_id, lm.device), sampling)
+    return extended(start, new, lm)
 
 
 def started(lm: LanguageModel, source: Any, end: End | None, new_tokens: int) -> Transcript:

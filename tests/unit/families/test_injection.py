@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from augury.activations import capture
 from augury.contract import Injection
 from augury.errors import InputError, ModelError
-from augury.lm import LanguageModel, Sampling, Transcript, generate_batch
+from augury.lm import LanguageModel, Sampling, Transcript, generate_many
 from augury.lm.batch import columns_of, left_pad
 from augury.lm.generate import decode
 from augury.lm.hooks import on_output
@@ -162,13 +162,16 @@ def test_padding_inside_a_sliding_window_is_avoided() -> None:
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_a_generated_batch_equals_an_uncached_loop(decoding: LanguageModel, together: bool) -> None:
+def test_a_running_batch_equals_an_uncached_loop(decoding: LanguageModel, together: bool) -> None:
+    """Three places for five rows, of which two end early: others join behind padding where the model allows that."""
     lm = decoding
-    starts = [ids(6, seed=70) + ids(n, seed=n) if together else ids(n, seed=n) for n in (3, 7, 1)]
+    starts = [ids(6, seed=70) + ids(n, seed=n) if together else ids(n, seed=n) for n in (3, 7, 1, 5, 3)]
     transcripts = [Transcript(tuple(start), model=lm.name) for start in starts]
-    found = generate_batch(lm, transcripts, Sampling(max_new_tokens=6))
-    for start, transcript in zip(starts, found, strict=True):
-        assert list(transcript.token_ids) == start + naive_greedy(lm, start, 6)[0]
+    stops = [naive_greedy(lm, start, 6)[0][place] for start, place in zip(starts[:2], (1, 3), strict=True)]
+    with end_tokens(lm, stops):
+        found = generate_many(lm, transcripts, Sampling(max_new_tokens=6), width=3)
+        for start, transcript in zip(starts, found, strict=True):
+            assert list(transcript.token_ids) == start + naive_greedy(lm, start, 6)[0]
 
 
 @pytest.mark.parametrize("injection", [ADD, Injection(block=0, operation="replace"), Injection(site="embedding", operation="replace", scale="fixed", coefficient=4.0)])  # fmt: skip  # noqa: E501

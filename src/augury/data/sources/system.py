@@ -11,14 +11,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from augury.data.bank import Split
-from augury.data.example import Context, Example
+from augury.data.example import Context, Example, LeftOut
 from augury.data.rows import split_of
 from augury.data.samplers import window
 from augury.data.sources.base import Made, SourceSettings
 from augury.data.texts import context_of
 from augury.errors import FormatError, NotFoundError
 from augury.lm import LanguageModel
-from augury.lm.chat import transcript_of
+from augury.lm.chat import TooLongError, transcript_of
 
 # Each list's fields, as turns; the first of them that is `read` begins what is read. What stands before is the
 # instruction itself, from which the answer must not come.
@@ -50,13 +50,12 @@ class SystemSettings(SourceSettings):
     heldout_share: float = Field(default=0.1, ge=0, lt=1)
 
 
-def system_contexts(lm: LanguageModel, settings: SystemSettings, split: Split) -> Iterator[Context]:
-    """The contexts of one split; a label stands in one split only, whichever lists it is in.
+def system_contexts(lm: LanguageModel, settings: SystemSettings, split: Split) -> Iterator[Context | LeftOut]:
+    """The contexts of one split, and what is too long; a label stands in one split only, whichever lists it is in.
 
     Raises:
         NotFoundError: The folder lacks `qa.json`, or all three lists.
         FormatError: A file is not in this format.
-        InputError: A conversation is longer than the model can read.
     """
     pairs = _object(settings.path / "qa.json", dict)
     found = [name for name in LISTS if (settings.path / f"{name}.json").is_file()]
@@ -70,8 +69,12 @@ def system_contexts(lm: LanguageModel, settings: SystemSettings, split: Split) -
             label = _text(entry, "label", path, place)
             if split_of(label, settings.heldout_share) != split or not pairs.get(label):
                 continue
-            yield _context(lm, name, entry, path, place, number, split, label, _pairs(pairs[label], label, path))
-            number += 1
+            try:
+                yield _context(lm, name, entry, path, place, number, split, label, _pairs(pairs[label], label, path))
+            except TooLongError:
+                yield LeftOut("the conversation is longer than the model can read")
+            else:
+                number += 1
 
 
 def _context(
