@@ -11,6 +11,7 @@ import typer
 from augury._version import __version__
 from augury.cli.ablate import ablate
 from augury.cli.ask import ask
+from augury.cli.bench import bench
 from augury.cli.capture import capture
 from augury.cli.common import (
     USAGE_ERROR,
@@ -47,6 +48,7 @@ _VERBS: tuple[Callable[..., Any], ...] = (ask, score, scan, capture, train, abla
 for _verb in _VERBS:
     app.command(_verb.__name__)(guarded(_verb))
 app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
 app.add_typer(models, name="models")
 app.add_typer(hub, name="hub")
 

@@ -1,0 +1,1 @@
+"""Bench: how far an oracle's answers can be trusted, beside its controls."""
