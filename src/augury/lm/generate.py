@@ -86,8 +86,7 @@ def decode(
         state = prefilled(lm, shared, range(rows), prefill())
         if samples > 1:
             state = keep_rows(state, [row for row in range(rows) for _ in range(samples)])
-            state.alive = list(range(rows * samples))
-        texts = _loop(lm, state, sampling, rows * samples, step)
+        texts = continued(lm, state, sampling, step)
     return [texts[i : i + samples] for i in range(0, rows * samples, samples)]
 
 
@@ -119,9 +118,12 @@ def prefilled(
     return Running(out.past_key_values, out.logits[:, -1], full_mask(batch), position, list(rows))
 
 
-def _loop(
-    lm: LanguageModel, state: Running, sampling: Sampling, rows: int, step: Callable[[int], None] | None
+def continued(
+    lm: LanguageModel, state: Running, sampling: Sampling, step: Callable[[int], None] | None = None
 ) -> list[list[int]]:
+    """What follows each row of a batch: new token ids, the end token included where one was reached."""
+    rows = len(state.alive)
+    state.alive = list(range(rows))
     generator = torch.Generator(device=state.logits.device).manual_seed(sampling.seed)
     draw = partial(torch.multinomial, num_samples=1, generator=generator)
     ends = set(lm.end_ids)
@@ -153,17 +155,39 @@ def keep_rows(state: Running, places: Sequence[int]) -> Running:
     )
 
 
-def advance(lm: LanguageModel, state: Running, chosen: Int[Tensor, " rows"]) -> None:
-    """Run the token that was chosen for each row."""
-    state.mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], 1)
+def read_on(lm: LanguageModel, state: Running, rows: Sequence[Sequence[int]], keep: int = 1) -> Tensor:
+    """Let each row of a batch read some tokens more, and give the logits of the last `keep` of them.
+
+    Rows of unequal length have padding between what was read and what is: only for models that stand that, as in
+    `augury.lm.shared`.
+
+    Args:
+        lm: The model, with the adapters that should run already on.
+        state: The batch; it is as after these tokens when this returns.
+        rows: Token ids, one list a row, none empty.
+        keep: How many of the last tokens' logits are wanted.
+
+    Returns:
+        `[rows, keep, vocab]`.
+    """
+    batch = left_pad(rows, lm.pad_id, lm.device)
+    state.mask = torch.cat([state.mask, batch.attention_mask], 1)
     out = lm.model(
-        input_ids=chosen[:, None],
+        input_ids=batch.input_ids,
         attention_mask=state.mask,
-        position_ids=state.position[:, None],
+        position_ids=batch.position_ids + state.position[:, None],
         past_key_values=state.cache,
         use_cache=True,
+        **({"logits_to_keep": keep} if lm.keeps_logits else {}),
     )
-    state.cache, state.logits, state.position = out.past_key_values, out.logits[:, -1], state.position + 1
+    state.cache, state.logits = out.past_key_values, out.logits[:, -1]
+    state.position = state.position + batch.position_ids[:, -1] + 1
+    return out.logits[:, -keep:]
+
+
+def advance(lm: LanguageModel, state: Running, chosen: Int[Tensor, " rows"]) -> None:
+    """Run the token that was chosen for each row."""
+    read_on(lm, state, chosen[:, None].tolist())
 
 
 def choose(
