@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from numbers import Integral
 from typing import Any
 
@@ -24,6 +24,8 @@ from augury.lm.load import needs_model
 from augury.lm.locks import alone
 
 log = logging.getLogger(__name__)
+
+Around = Callable[[Sequence[int], Sequence[int]], AbstractContextManager[Any]]
 
 
 def capture(
@@ -104,10 +106,12 @@ def capture_vectors(
     rows: Sequence[Sequence[int]],
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    around: Around | None = None,
 ) -> list[Float[Tensor, "layers _ d"]]:
     """Capture `rows[i]` of `sequences[i]` at each layer: a tensor `[layers, n, d_model]` per sequence, on the CPU.
 
-    Nothing right of a sequence's last wanted row is run: a causal model cannot see it from there.
+    Nothing right of a sequence's last wanted row is run: a causal model cannot see it from there. `around(places,
+    offsets)` gives a context for one batch's forward pass (what changes the target's state goes there).
     """
     if not layers:
         raise InputError("No layer was named.", "the list of layers is empty", "name at least one")
@@ -116,7 +120,9 @@ def capture_vectors(
     done = 0
     for group in model.groups([len(sequence) for sequence in cut], batch_size):
         batch = left_pad([cut[i] for i in group], model.pad_id, model.device)
-        for i, vectors in zip(group, _capture_batch(model, batch, layers, [rows[i] for i in group]), strict=True):
+        with around(group, batch.offsets) if around is not None else nullcontext():
+            taken = _capture_batch(model, batch, layers, [rows[i] for i in group])
+        for i, vectors in zip(group, taken, strict=True):
             found[i] = vectors
         done += len(group)
         if progress is not None:

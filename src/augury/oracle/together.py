@@ -42,6 +42,19 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
+class Forced:
+    """A given continuation's tokens.
+
+    Attributes:
+        log_probs: `[tokens]`, float32.
+        likeliest: `[tokens]`, whether each is the likeliest after those before it.
+    """
+
+    log_probs: Tensor
+    likeliest: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Group:
     """Rows with the same activations in the same slots: one reading, several questions.
 
@@ -86,14 +99,15 @@ def logprobs_together(
 
 def continuations_together(
     runner: Runner, groups: Sequence[Group], wanted: Sequence[Sequence[Sequence[int]]], work: Work | None = None
-) -> list[list[Tensor]]:
-    """Teacher-forced log-probabilities of a continuation of each row: for each group and row a tensor `[tokens]`."""
+) -> list[list[Forced]]:
+    """A given continuation of each row, teacher-forced: for each group and row its tokens."""
     tails = [list(tail) for group in wanted for tail in group]
-    found: list[Tensor] = [torch.empty(0)] * len(tails)
+    found: list[Forced] = [Forced(torch.empty(0), torch.empty(0))] * len(tails)
     for places, logits, _ in _passes(runner, groups, tails, max(map(len, tails)) + 1, work):
         for place, row in zip(places, logits, strict=True):
             labels = torch.tensor(tails[place], device=row.device)
-            found[place] = label_logprobs(finite(row[-len(labels) - 1 : -1].float()), labels).cpu()
+            logits = finite(row[-len(labels) - 1 : -1].float())
+            found[place] = Forced(label_logprobs(logits, labels).cpu(), (logits.argmax(-1) == labels).cpu())
     return _by_group(groups, found)
 
 
@@ -144,12 +158,14 @@ def _passes(
     units = _units(groups, tails or [[]] * rows)
     if not _stands_padding(runner, units, new_tokens):
         units = [single for unit in units for single in _singles(unit)]
-    most = max((len(unit.group.rows) for unit in units), default=1)
-    for batch in lm.groups([unit.longest for unit in units], max(1, runner.batch_size // most)):
-        members = [units[i] for i in batch]
-        run = _shared if all(unit.group.shared for unit in members) else _whole
-        with torch.no_grad(), adapters_on(lm.model, runner.adapters):
-            yield [place for unit in members for place in unit.places], *run(runner, members, keep, new_tokens, told)
+    for run in (_shared, _whole):
+        chosen = [unit for unit in units if bool(unit.group.shared) == (run is _shared)]
+        most = max((len(unit.group.rows) for unit in chosen), default=1)
+        for batch in lm.groups([unit.longest for unit in chosen], max(1, runner.batch_size // most)):
+            members = [chosen[i] for i in batch]
+            with torch.no_grad(), adapters_on(lm.model, runner.adapters):
+                found = run(runner, members, keep, new_tokens, told)
+                yield [place for unit in members for place in unit.places], *found
 
 
 def _units(groups: Sequence[Group], tails: Sequence[list[int]]) -> list[_Unit]:

@@ -50,7 +50,8 @@ def test_continuations_equal_the_plain_model(lm: LanguageModel) -> None:
     for row, tail, values in zip(group.rows, wanted[0], found, strict=True):
         whole = [*row.prompt.token_ids, *tail]
         logits = plain_logits(lm, whole)[-len(tail) - 1 : -1].log_softmax(-1)
-        assert close(values, logits[torch.arange(len(tail)), tail])
+        assert close(values.log_probs, logits[torch.arange(len(tail)), tail])
+        assert values.likeliest.tolist() == (logits.argmax(-1) == torch.tensor(tail)).tolist()
 
 
 def test_answers_equal_each_alone(decoding: LanguageModel) -> None:

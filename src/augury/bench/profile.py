@@ -1,0 +1,47 @@
+"""How much of the bench is run: a few minutes, an hour, or all there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from augury.bench.asks import Ask, asks_of
+from augury.bench.item import Item
+from augury.bench.task import Task
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is asked.
+
+    Attributes:
+        name: Its name.
+        tasks: Which tasks; None: all.
+        items: Items of a task, at most; 0: all there are.
+        wordings: Wordings of its question, at most.
+        sweep: Whether other windows are tried, in the first wording.
+    """
+
+    name: str
+    tasks: tuple[str, ...] | None
+    items: int
+    wordings: int
+    sweep: bool
+
+    def asks(self, task: Task, items: tuple[Item, ...]) -> list[Ask]:
+        """What a task asks: every wording at its own window, and the first at the others."""
+        counted = [item for item in items if task.where(item)]
+        chosen = counted[: self.items] if self.items else counted
+        others = [window for window in task.sweep if window != task.window] if self.sweep else []
+        return [*asks_of(task, chosen, [task.window], self.wordings), *asks_of(task, chosen, others, 1)]
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "quick", ("planted", "same_window", "number_prediction", "missing_info", "future_lens"), 80, 1, sweep=False
+        ),
+        Profile("core", None, 200, 3, sweep=True),
+        Profile("all", None, 0, 99, sweep=True),
+    )
+}

@@ -1,0 +1,190 @@
+"""What a run found: each task's figures with their intervals, beside the controls, and the headline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from augury.bench.asks import Ask
+from augury.bench.engine import ORACLE, RATERS, Result
+from augury.bench.item import Manifest
+from augury.bench.marks import Measure, compared, figure, marks, measures_of
+from augury.bench.task import Task, Tier
+from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL, TEXT_WINDOW
+from augury.stats.clusters import Figure
+
+SCHEMA = 1
+LEADS = (NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL)  # what the oracle is compared with, item by item
+HEADLINE: tuple[Tier, ...] = ("held in the weights", "planted state")
+BREAKDOWNS = ("strength", "family", "category", "condition")
+
+Results = Mapping[str, Sequence[Result | None]]
+
+
+@dataclass(frozen=True)
+class MeasureSummary:
+    """One measure of a task.
+
+    Attributes:
+        measure: What is measured.
+        raters: Each rater's figure at the task's own window, all wordings together; None: there is none.
+        leads: How far the oracle is ahead of each control, over the items both answered.
+        windows: By window, each rater's figure in the first wording.
+        wordings: By wording, the oracle's figure.
+        parts: By a fact's name and value, each rater's figure.
+        counted: Items that count.
+    """
+
+    measure: Measure
+    raters: dict[str, Figure | None]
+    leads: dict[str, Figure | None]
+    windows: dict[int, dict[str, Figure | None]]
+    wordings: dict[str, Figure | None]
+    parts: dict[str, dict[str, dict[str, Figure | None]]]
+    counted: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready fields."""
+        return {
+            "kind": self.measure.kind,
+            "chance": self.measure.chance,
+            "better": self.measure.better,
+            "counted": self.counted,
+            "raters": _plain(self.raters),
+            "leads": _plain(self.leads),
+            "windows": {str(window): _plain(by) for window, by in self.windows.items()},
+            "wordings": _plain(self.wordings),
+            "parts": {name: {value: _plain(by) for value, by in of.items()} for name, of in self.parts.items()},
+        }
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """A task's figures; none where it is not measurable on this model, or not judged yet."""
+
+    task: Task
+    manifest: Manifest
+    measures: dict[str, MeasureSummary]
+    asked: dict[str, int]
+    work: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> MeasureSummary | None:
+        """The task's first measure."""
+        return next(iter(self.measures.values()), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready fields."""
+        return {
+            "about": self.task.about,
+            "kind": self.task.kind,
+            "tier": self.task.tier,
+            "window": self.task.window,
+            "items": self.manifest.model_dump(mode="json", exclude={"model"}),
+            "not measurable": self.manifest.unmeasurable,
+            "asked": self.asked,
+            "measures": {name: found.to_dict() for name, found in self.measures.items()},
+            "work": self.work,
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A whole run.
+
+    Attributes:
+        settings: What it follows from.
+        tasks: In order.
+        headline: The mean over tiers (b) and (c) of read-or-infer, from 0 (chance) to 1; None: neither was run.
+    """
+
+    settings: dict[str, Any]
+    tasks: tuple[TaskSummary, ...]
+    headline: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready fields."""
+        return {
+            "schema_version": SCHEMA,
+            **self.settings,
+            "headline": self.headline,
+            "tasks": {found.task.name: found.to_dict() for found in self.tasks},
+        }
+
+
+def summary_of(settings: dict[str, Any], found: Sequence[TaskSummary]) -> Summary:
+    """The tasks with the headline."""
+    tiers = [adjusted(task) for task in found if task.task.tier in HEADLINE]
+    known = [value for value in tiers if value is not None]
+    return Summary(settings, tuple(found), fmean(known) if known else None)
+
+
+def adjusted(found: TaskSummary) -> float | None:
+    """The oracle's headline figure with chance at 0 and all right at 1."""
+    measure = found.headline
+    own = measure.raters.get(ORACLE) if measure else None
+    if measure is None or own is None:
+        return None
+    chance = measure.measure.chance or 0.0
+    return (own.estimate - chance) / (1 - chance)
+
+
+def task_summary(
+    task: Task, manifest: Manifest, asks: Sequence[Ask], results: Results, work: Mapping[str, int]
+) -> TaskSummary:
+    """The figures of a task's answers."""
+    measures = {measure.name: _measured(task, measure, asks, results) for measure in measures_of(task)}
+    asked = {"items": len({ask.item.id for ask in asks}), "questions": len(asks)}
+    return TaskSummary(task, manifest, measures, asked, dict(work))
+
+
+def _measured(task: Task, measure: Measure, asks: Sequence[Ask], results: Results) -> MeasureSummary:
+    own = [i for i, ask in enumerate(asks) if ask.window == task.window]
+
+    def by_rater(places: Sequence[int], raters: Sequence[str] = RATERS) -> dict[str, Figure | None]:
+        chosen = [asks[i] for i in places]
+        return {rater: _figure(task, measure, chosen, [results[rater][i] for i in places]) for rater in raters}
+
+    here = [asks[i] for i in own]
+    at_own = {rater: [results[rater][i] for i in own] for rater in results}
+    leads = {name: compared(task, measure, here, at_own, ORACLE, name) for name in LEADS}
+    windows = {
+        window: by_rater([i for i, ask in enumerate(asks) if ask.window == window and ask.wording == 0])
+        for window in sorted({ask.window for ask in asks}, key=lambda window: (window == 0, window))
+    }
+    wordings = {
+        task.questions[wording]: by_rater([i for i in own if asks[i].wording == wording], (ORACLE,))[ORACLE]
+        for wording in sorted({asks[i].wording for i in own})
+    }
+    counted = marks(task, measure, here, at_own[ORACLE])
+    return MeasureSummary(
+        measure,
+        by_rater(own),
+        leads,
+        windows if len(windows) > 1 else {},
+        wordings,
+        {name: _parts(asks, own, name, by_rater) for name in BREAKDOWNS if name in asks[0].item.facts},
+        0 if counted is None else counted.items,
+    )
+
+
+def _parts(
+    asks: Sequence[Ask],
+    own: Sequence[int],
+    name: str,
+    by_rater: Callable[[Sequence[int]], dict[str, Figure | None]],
+) -> dict[str, dict[str, Figure | None]]:
+    """Figures of the items that agree in a fact, one value after the other."""
+    values = dict.fromkeys(asks[i].item.facts[name] for i in own)
+    return {value: by_rater([i for i in own if asks[i].item.facts[name] == value]) for value in sorted(values)}
+
+
+def _figure(task: Task, measure: Measure, asks: Sequence[Ask], results: Sequence[Result | None]) -> Figure | None:
+    found = marks(task, measure, asks, results)
+    return None if found is None else figure(measure, found)
+
+
+def _plain(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
+    return {name: None if found is None else found.to_dict() for name, found in figures.items()}

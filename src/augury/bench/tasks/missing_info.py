@@ -1,0 +1,78 @@
+"""Missing information: the same neutral words, worked through with and without a number that the problem needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from augury.bench.item import Item
+from augury.bench.task import NO, REGISTRY, YES, Build, Items, Task
+from augury.bench.tasks.bank import texts
+from augury.errors import ModelError
+from augury.lm import transcript_of
+
+COMPLETE, INCOMPLETE, FORCED = "A", "B", "C"
+
+
+def build(wanted: Build) -> Iterator[Item]:
+    """Three conditions of each problem: complete; incomplete; incomplete, with the words of the complete one."""
+    found = texts("missing_info")
+    rounds = range(len(found["work"]))
+    for turn in rounds:
+        for problem in found["problems"]:
+            work, other = found["work"][turn], found["other"][turn]
+            rows = {
+                COMPLETE: _read(wanted, problem, "given", work),
+                INCOMPLETE: _read(wanted, problem, "without", other),
+                FORCED: _read(wanted, problem, "without", work),
+            }
+            _check(rows)
+            for condition, (ids, positions, spans) in rows.items():
+                yield Item(
+                    id=f"{problem['id']}-{turn}-{condition}",
+                    problem=problem["id"],
+                    token_ids=ids,
+                    positions=positions,
+                    facts={
+                        "truth": NO if condition == COMPLETE else YES,
+                        "condition": condition,
+                        "pair": f"{problem['id']}-{turn}",
+                        **{f"ask{i}": text for i, text in enumerate(found["questions"])},
+                    },
+                    spans=spans,
+                )
+
+
+Row = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[str, int, int], ...]]
+
+
+def _read(wanted: Build, problem: dict[str, str], which: str, work: str) -> Row:
+    """The problem as a user's turn, and the beginning of an answer, of which all is read."""
+    text = problem["text"].format(given=problem[which])
+    messages = [{"role": "user", "content": text}, {"role": "assistant", "content": work.strip()}]
+    found = transcript_of(wanted.lm, messages, "open")
+    user, answer = (next(s for s in reversed(found.spans) if s.role == role) for role in ("user", "assistant"))
+    spans = tuple((span.role, span.start, span.stop) for span in (user, answer))
+    return found.token_ids[: answer.stop], tuple(range(answer.start, answer.stop)), spans
+
+
+def _check(rows: dict[str, Row]) -> None:
+    """Complete and forced are read at equal tokens behind different problems."""
+    (one, at, _), (other, there, _) = rows[COMPLETE], rows[FORCED]
+    if [one[i] for i in at] != [other[i] for i in there] or one == other:
+        why = "this chat template changes an answer that is left open"
+        raise ModelError("A pair of conditions is not read at equal tokens.", why, "report this with the model's name")
+
+
+REGISTRY.add(
+    Items("missing_info", "templates of this package", "that of this package", build),
+    Task(
+        "missing_info",
+        "whether a problem lacks a number that it needs, read while its solution begins",
+        "missing_info",
+        "yes_no",
+        ("{ask0}", "{ask1}", "{ask2}"),
+        window=0,
+        sweep=(1, 5),
+        aggregate="missing_info",
+    ),
+)

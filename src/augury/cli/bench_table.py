@@ -1,0 +1,47 @@
+"""A run of the bench in the terminal: every task's figure beside its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from augury.cli.common import stdout
+
+RATERS = ("oracle", "none", "shuffled", "text-window", "text-all", "untrained")
+LEAD = "text-all"
+
+
+def show_summary(found: Mapping[str, Any]) -> None:
+    """The table of a summary, and what it rests on."""
+    from rich.table import Column, Table
+
+    right = [Column(name, justify="right", no_wrap=True) for name in (*RATERS, f"ahead of {LEAD}")]
+    shown = Table(Column("task", no_wrap=True), "measure", Column("items", justify="right"), *right)
+    missing = []
+    for name, task in found["tasks"].items():
+        if task["not measurable"]:
+            missing.append(f"{name}: not measurable on this model, since {task['not measurable']}")
+        elif not task["measures"]:
+            missing.append(f"{name}: not judged")
+        for measure, figures in task["measures"].items():
+            cells = [_figure(figures["raters"].get(rater)) for rater in RATERS]
+            lead = _figure(figures["leads"].get(LEAD), signed=True)
+            shown.add_row(name, measure, str(figures["counted"]), *cells, lead)
+    console = stdout()
+    console.print(shown)
+    for line in missing:
+        console.print(line, highlight=False)
+    if found["headline"] is not None:
+        console.print(f"read-or-infer, from 0 (chance) to 1: {found['headline']:.2f}", highlight=False)
+    if not found["oracle"]["reader"]:
+        told = "the text is read by the plain base: a small one cannot answer questions, and to beat it proves little"
+        console.print(told, highlight=False)
+
+
+def _figure(value: Mapping[str, Any] | None, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    form = "{:+.2f}" if signed else "{:.2f}"
+    if value["low"] is None:
+        return form.format(value["estimate"])
+    return f"{form.format(value['estimate'])} [{value['low']:.2f}, {value['high']:.2f}]"

@@ -1,0 +1,210 @@
+"""Runs of the bench: nothing twice, the same again, on where it stopped, and equal to the oracle asked by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from augury.activations import Activations, Provenance, capture_vectors
+from augury.bench import readings as readings_room
+from augury.bench.asks import donors
+from augury.bench.engine import RATERS, Engine
+from augury.bench.item import PLAIN, Item, State, check_model, read_items
+from augury.bench.readings import Plants, Reading, Target, take
+from augury.bench.run import Bench, run_bench
+from augury.bench.task import REGISTRY
+from augury.errors import ContractError, FormatError, InputError
+from augury.lm import Transcript
+from augury.oracle.controls import CONTROLS
+from tests.plain_paths import plain_blocks
+from tests.unit.bench.conftest import SMALL
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.json*")) if path.is_file()}
+
+
+def test_two_runs_are_equal_to_the_byte(run, tmp_path):
+    run(out=tmp_path / "one")
+    run(out=tmp_path / "two")
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 4, 9, 17])
+def test_a_run_that_is_cut_off_goes_on_to_the_same_summary(run, tmp_path, monkeypatch, after):
+    run("planted", "missing_info", out=tmp_path / "whole")
+    left = [after]
+    kept = Engine._run
+
+    def cut(self, *arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+        return kept(self, *arguments)
+
+    monkeypatch.setattr("augury.bench.engine.BLOCK", 5)
+    monkeypatch.setattr(Engine, "_run", cut)
+    with pytest.raises(Stopped):
+        run("planted", "missing_info", out=tmp_path / "cut")
+    assert len(list((tmp_path / "cut" / "blocks").rglob("*.json"))) == after
+    left[0] = 10**6
+    run("planted", "missing_info", out=tmp_path / "cut")
+    monkeypatch.undo()
+    whole, cut_off = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "cut"))
+    for task in (*whole["tasks"].values(), *cut_off["tasks"].values()):
+        task.pop("work")
+    assert _rounded(whole) == _rounded(cut_off)
+
+
+def _rounded(value):
+    """Blocks of another size pad differently, by float noise."""
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def test_nothing_is_run_twice(oracle, tmp_path, monkeypatch):
+    captured: Counter = Counter()
+    plain = capture_vectors
+
+    def counted(lm, sequences, *arguments, **settings):
+        captured.update(map(tuple, sequences))
+        return plain(lm, sequences, *arguments, **settings)
+
+    monkeypatch.setattr(readings_room, "capture_vectors", counted)
+    run_bench(oracle, Bench(SMALL, ("missing_info",)), tmp_path)
+    found = read_items(tmp_path / "items" / "missing_info.jsonl")
+    task = REGISTRY.tasks["missing_info"]
+    asks = SMALL.asks(task, found.items)
+    readings = {(ask.item.token_ids, ask.positions) for ask in asks}
+    assert set(captured.values()) == {1} and len(captured) == len({ask.item.token_ids for ask in asks})
+    work = json.loads((tmp_path / "answers" / "missing_info.jsonl").open().readline())["work"]
+    assert work["captured"] == len(captured)
+    slots = {len(ask.positions) for ask in asks}
+    texts = {tuple(ask.item.token_ids[i] for i in ask.positions) for ask in asks}
+    whole = {ask.item.token_ids[: ask.positions[-1] + 1] for ask in asks}
+    # The oracle, its donors' and the untrained one's readings; none by the number of slots; texts once each.
+    assert work["prefixes"] <= 3 * len(readings) + len(slots) + len(texts) + len(whole)
+    assert work["rows"] < len(asks) * len(RATERS)
+
+
+def test_answers_are_the_oracles_own(run, oracle, tmp_path):
+    """Against `Oracle.score` on activations captured one by one."""
+    run("missing_info")
+    found = read_items(tmp_path / "run" / "items" / "missing_info.jsonl")
+    items = {item.id: item for item in found.items}
+    rows = [json.loads(line) for line in (tmp_path / "run" / "answers" / "missing_info.jsonl").open()][1:]
+    layers, checked = oracle.contract.layers[0], Counter()
+    by = {}
+    for row in rows:
+        by.setdefault((row["item"], row["window"], row["wording"]), {})[row["rater"]] = row
+    for (name, window, _wording), answers in list(by.items())[::7]:
+        item = items[name]
+        positions = item.window(window)
+        (vectors,) = capture_vectors(oracle.base, [item.token_ids], layers, [positions])
+        acts = Activations(
+            vectors, layers, positions, Transcript(item.token_ids, model=oracle.base.name), Provenance.of(oracle.base)
+        )
+        score = oracle.score(acts, answers["oracle"]["question"], controls=True, donors=2)
+        assert answers["oracle"]["log_probs"] == pytest.approx(score.log_probs, abs=2e-5)
+        for control in CONTROLS:
+            if control != "shuffled":
+                assert answers[control]["log_probs"] == pytest.approx(score.controls[control].log_probs, abs=2e-5)
+                checked[control] += 1
+    assert min(checked.values()) >= 5 and len(checked) == 4
+
+
+def test_a_planted_direction_is_what_a_loop_by_hand_adds(lm):
+    direction = torch.nn.functional.normalize(
+        torch.randn(lm.d_model, generator=torch.Generator().manual_seed(1)), dim=0
+    )
+    target = Target(lm, plants=Plants(1, {"x": direction}))
+    ids = [tuple(range(5, 17)), tuple(range(30, 37))]
+    states = [State(planted="x", strength=0.5), PLAIN]
+    wanted = {Reading(state, row): set(range(len(row))) for state in states for row in ids}
+    found = take(target, (1, 3), wanted)
+    for row in ids:
+        plain = plain_blocks(lm, list(row))
+        changed = plain[1].clone()
+        changed[1:] += 0.5 * plain[1][1:].norm(dim=-1, keepdim=True) * direction
+        hidden = changed[None]
+        position = torch.arange(len(row))[None]
+        rotary = lm.model.model.rotary_emb(hidden, position)
+        for block in lm.blocks[2:4]:
+            out = block(hidden, position_embeddings=rotary, attention_mask=None, position_ids=position)
+            hidden = out[0] if isinstance(out, tuple) else out
+        planted, untouched = (found[Reading(state, row)].vectors for state in states)
+        assert torch.allclose(planted[0], changed, atol=1e-4)
+        assert torch.allclose(planted[1], hidden[0], atol=1e-4)
+        assert torch.allclose(untouched[0], plain[1], atol=1e-4) and torch.allclose(untouched[1], plain[3], atol=1e-4)
+
+
+@pytest.mark.parametrize("each", [1, 2, 4])
+def test_donors_are_of_another_problem_and_blind_to_labels(each):
+    """Items stand in the same order in every problem; a donor's place in its own says nothing of one's own place."""
+    places = [i % each for i in range(60 * each)]
+    problems = [f"p{i // each}" for i in range(60 * each)]
+    readings = [Reading(PLAIN, (i,)) for i in range(60 * each)]
+    same, total = 0, 0
+    for seed in range(40):
+        found = donors(readings, problems, [5] * len(readings), seed)
+        assert all(j is not None and problems[i] != problems[j] for i, j in enumerate(found))
+        assert sorted(found) == list(range(len(readings))), "each is a donor once"
+        same += sum(places[i] == places[j] for i, j in enumerate(found))
+        total += len(found)
+    assert abs(same / total - 1 / each) < 0.04
+    assert donors(readings, problems, [5] * len(readings), 7) == donors(readings, problems, [5] * len(readings), 7)
+
+
+def test_donors_have_as_many_positions():
+    lengths = [3, 8, 5, 2, 8, 1]
+    found = donors([Reading(PLAIN, (i,)) for i in range(6)], [str(i) for i in range(6)], lengths, 0)
+    assert all(j is not None and lengths[j] >= lengths[i] for i, j in enumerate(found) if j is not None)
+    assert found[1] in (4,) and found[4] in (1,)
+    assert donors([Reading(PLAIN, (0,)), Reading(PLAIN, (1,))], ["a", "a"], [1, 1], 0) == [None, None]
+
+
+def test_what_cannot_be_measured_says_so(run, tmp_path):
+    """A random model answers no numbers."""
+    (task,) = run("number_prediction").tasks
+    assert not task.measures and "fewer than 30" in task.manifest.unmeasurable
+    assert task.manifest.counts["asked"] == 48 and task.manifest.counts["wrong"] < 30
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["tasks"]["number_prediction"]
+    assert told["not measurable"] and told["measures"] == {}
+
+
+def test_misuse_is_told(run, oracle, tmp_path):
+    with pytest.raises(InputError, match=r"(?s)no task 'plantd'.*did you mean planted"):
+        run("plantd")
+    run("planted", out=tmp_path / "a")
+    with pytest.raises(InputError, match=r"(?s)another run.*profile"):
+        run("planted", out=tmp_path / "a", profile=replace(SMALL, items=8))
+    both = run("same_window", out=tmp_path / "a")
+    assert [task.task.name for task in both.tasks] == ["planted", "same_window"], "a run is added to"
+    path = tmp_path / "a" / "answers" / "planted.jsonl"
+    path.write_text("\n".join(path.read_text().splitlines()[:-9]))
+    with pytest.raises(FormatError, match=r"does not answer this run's questions"):
+        run("planted", out=tmp_path / "a")
+
+
+def test_items_come_back_as_they_were_written(run, lm, tmp_path):
+    run("planted")
+    path = tmp_path / "run" / "items" / "planted.jsonl"
+    found = read_items(path)
+    assert len(found.items) == 24 and found.items[0].state.planted and isinstance(found.items[0], Item)
+    check_model(found, lm.identity)
+    with pytest.raises(ContractError, match=r"(?s)about another model.*bench build planted"):
+        check_model(found, lm.identity.model_copy(update={"d_model": 7}))
+    lines = path.read_text().splitlines()
+    for broken, told in ((lines[1:], "no manifest"), (lines[:1], "no item"), ([lines[0], "{"], "line 2")):
+        path.write_text("\n".join(broken))
+        with pytest.raises(FormatError, match=told):
+            read_items(path)
