@@ -32,9 +32,10 @@ from augury.data.store import Table
 from augury.errors import AuguryError
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapters_on, remove_adapter
+from augury.lm.learning import add_learner, learning
 from augury.lm.tuners import tuner_layers
 from augury.train.batching import Item, TrainingData, batches, pools, prepare_all
-from augury.train.loop import ADAPTER, _trainable, _training
+from augury.train.loop import ADAPTER, lora_config
 from augury.train.prepare import DATA, prepare
 from augury.train.reads import LiveReads, Reads
 from augury.train.recipe import Recipe, read_recipe
@@ -191,13 +192,13 @@ def _own(learner: Learner, autocast: str | None, reads: Mapping[str, Reads]) -> 
 @contextmanager
 def _learner(recipe: Recipe, lm: LanguageModel, contract: Contract, data: TrainingData) -> Iterator[Learner]:
     """The adapter on the model, in training; taken off again."""
-    parameters = _trainable(lm, recipe)
+    parameters = add_learner(lm, lora_config(recipe), ADAPTER, recipe.optimizer.seed)
     try:
         for name, parameter in parameters.items():  # B is zero at first, and then A has no gradient to compare
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.01)
         optimizer = torch.optim.AdamW(parameters.values(), lr=RATE)
-        with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, recipe.optimizer):
+        with adapters_on(lm.model, [ADAPTER]), learning(lm, ADAPTER):
             yield Learner(lm, contract, recipe.optimizer, data.reads, parameters, optimizer)
     finally:
         remove_adapter(lm, ADAPTER)

@@ -15,9 +15,10 @@ from augury.data.example import Example
 from augury.errors import InputError
 from augury.lm import LanguageModel, load_model
 from augury.lm.adapters import adapters_on, remove_adapter
+from augury.lm.learning import add_learner, learning
 from augury.oracle.prompt import Labelled
 from augury.train.batching import Item, batches
-from augury.train.loop import ADAPTER, _trainable, _training
+from augury.train.loop import ADAPTER, lora_config
 from augury.train.recipe import Recipe
 from augury.train.step import example_losses
 
@@ -109,7 +110,7 @@ def _measured(
 ) -> dict[str, Any]:
     recipe = Recipe.model_validate(_recipe(shape, checkpointing))
     cuda = lm.device.type == "cuda"
-    parameters = _trainable(lm, recipe)
+    parameters = add_learner(lm, lora_config(recipe), ADAPTER, recipe.optimizer.seed)
     optimizer = torch.optim.AdamW(parameters.values(), lr=1e-5)
     contract = Contract(
         base_model="random",
@@ -121,7 +122,7 @@ def _measured(
     try:
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, recipe.optimizer):
+        with adapters_on(lm.model, [ADAPTER]), learning(lm, ADAPTER):
             took, tokens = 0.0, 0
             for number, items in enumerate(batches_of):
                 began = perf_counter()

@@ -10,13 +10,14 @@ import torch
 import augury
 from augury.errors import AuguryError, ContractError, InputError, NotFoundError
 from augury.lm.adapters import adapter_parameters, adapters_on, remove_adapter
+from augury.lm.learning import add_learner
 from augury.oracle.load import load_oracle
 from augury.oracle.prompt import plain_prompt
 from augury.oracle.reader import load_reader, save_reader
 from augury.oracle.reading import text_at, text_until
 from augury.oracle.save import save_oracle
 from augury.train.batching import collate, prepare
-from augury.train.loop import ADAPTER, _trainable, lora_config
+from augury.train.loop import ADAPTER, lora_config
 from augury.train.reads import TextReads, cache_reads
 from augury.train.step import example_losses
 from tests.tiny import tiny_contract, tiny_lm
@@ -41,7 +42,7 @@ def folders(lm, contexts, tmp_path_factory):
     train(lm, (contexts, cache_reads(lm, contexts, [2], folder / "reads", "train")), folder / "o", examples=80)
     train(lm, (contexts, TextReads(lm, contexts)), folder / "r", examples=80)
     for name, save in (("o", save_oracle), ("r", save_reader)):
-        parameters = _trainable(lm, recipe())
+        parameters = add_learner(lm, lora_config(recipe()), ADAPTER, recipe().optimizer.seed)
         from safetensors.torch import load_file
 
         saved = load_file(folder / name / "checkpoints" / "step-000020" / "adapter_model.safetensors")

@@ -7,8 +7,9 @@ import torch
 
 from augury.errors import ContractError, InputError
 from augury.lm.adapters import adapter_parameters, add_adapter, remove_adapter
+from augury.lm.learning import add_learner
 from augury.oracle.save import save_oracle
-from augury.train.loop import ADAPTER, _trainable, lora_config, train_adapter
+from augury.train.loop import ADAPTER, lora_config, train_adapter
 from augury.train.reads import cache_reads
 from augury.train.recipe import LoraSettings
 from augury.train.start import begin_with
@@ -32,7 +33,7 @@ def old(lm, tmp_path_factory):
 
 @pytest.fixture
 def fresh(lm):
-    parameters = _trainable(lm, recipe())
+    parameters = add_learner(lm, lora_config(recipe()), ADAPTER, recipe().optimizer.seed)
     yield parameters
     remove_adapter(lm, ADAPTER)
 
@@ -92,6 +93,6 @@ def test_another_base_is_refused_and_another_injection_told(lm, old, fresh, capl
         begin_with(str(old[0]), lm, recipe().lora, tiny_contract(lm, coefficient=2.0), ADAPTER)
     assert "another injection" in caplog.text
     other = tiny_lm(n_layers=3)
-    _trainable(other, recipe())
+    add_learner(other, lora_config(recipe()), ADAPTER, recipe().optimizer.seed)
     with pytest.raises(ContractError):
         begin_with(str(old[0]), other, recipe().lora, tiny_contract(other), ADAPTER)

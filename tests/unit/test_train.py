@@ -18,11 +18,12 @@ from augury.data.prompts import make_prompts
 from augury.data.sources.questions import YES_NO_KINDS
 from augury.errors import FormatError, ModelError
 from augury.lm.adapters import adapters_on, remove_adapter
+from augury.lm.learning import add_learner, learning
 from augury.oracle.choices import YES_NO, prefixed
 from augury.oracle.inject import inject
 from augury.train.batching import batches, collate, pools, prepare
 from augury.train.checkpoint import latest
-from augury.train.loop import ADAPTER, _trainable, _training, learning_rate, train_adapter
+from augury.train.loop import ADAPTER, learning_rate, lora_config, train_adapter
 from augury.train.metrics import read_metrics
 from augury.train.question_report import yes_no_margins
 from augury.train.reads import cache_reads
@@ -78,9 +79,9 @@ def plain_loss(lm, contract, item) -> torch.Tensor:
 def test_batched_loss_and_gradients_equal_plain_examples(lm, data, share):
     contract = tiny_contract(lm, coefficient=2.0)
     items = items_of(lm, contract, data)
-    parameters = _trainable(lm, recipe())
+    parameters = add_learner(lm, lora_config(recipe()), ADAPTER, recipe().optimizer.seed)
     try:
-        with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, recipe().optimizer):
+        with adapters_on(lm.model, [ADAPTER]), learning(lm, ADAPTER):
             for parameter in parameters.values():
                 torch.nn.init.normal_(parameter, std=0.1)
             batch = collate(lm, items, share)
@@ -181,12 +182,12 @@ def test_an_example_of_weight_two_counts_as_two(lm, data):
         "weighed": [replace(examples[0], weight=2.0), *examples[1:]],
         "twice": [examples[0], *examples],
     }.items():
-        parameters = _trainable(lm, recipe())
+        parameters = add_learner(lm, lora_config(recipe()), ADAPTER, recipe().optimizer.seed)
         try:
             optimizer = torch.optim.SGD(parameters.values(), lr=1.0)
             settings = recipe(clip=None).optimizer
             learner = Learner(lm, contract, settings, {"answers": data[1]}, parameters, optimizer)
-            with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, settings):
+            with adapters_on(lm.model, [ADAPTER]), learning(lm, ADAPTER, settings.gradient_checkpointing):
                 train_step(learner, batch, 0, 1.0)
             found[name] = {key: value.detach().clone() for key, value in parameters.items()}
         finally:

@@ -82,7 +82,7 @@ def _chosen(task: Task, ask: Ask, result: Result, fact: str) -> bool:
 
 
 def _right(task: Task, ask: Ask, result: Result) -> float:
-    return float(_chosen(task, ask, result, "truth"))
+    return float(_chosen(task, ask, result, task.truth))
 
 
 def _numbered(task: Task, ask: Ask, result: Result, fact: str) -> bool:
@@ -91,7 +91,7 @@ def _numbered(task: Task, ask: Ask, result: Result, fact: str) -> bool:
 
 def _named(task: Task, ask: Ask, result: Result) -> float:
     facts = ask.item.facts
-    return float(says(result["text"], [facts["truth"], *filter(None, facts.get("also", "").split("|"))]))
+    return float(says(result["text"], [facts[task.truth], *filter(None, facts.get("also", "").split("|"))]))
 
 
 def _exact(task: Task, ask: Ask, result: Result) -> float:
@@ -130,7 +130,7 @@ def marks(task: Task, measure: Measure, asks: Sequence[Ask], results: Sequence[R
     ]
     if not found:
         return None
-    labels = [ask.item.facts["truth"] == YES for ask, _ in found] if measure.kind == AUC else None
+    labels = [ask.item.facts[task.truth] == YES for ask, _ in found] if measure.kind == AUC else None
     return Marks(
         np.array([mark for _, mark in found]),
         None if labels is None else np.array(labels),

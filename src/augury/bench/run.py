@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,15 +14,18 @@ from augury.activations.versions import versions
 from augury.bench.asks import Ask
 from augury.bench.engine import RATERS, Engine, Result
 from augury.bench.item import ItemSet, Manifest, check_model, read_items, write_items
+from augury.bench.organisms import organisms_folder
 from augury.bench.profile import Profile
-from augury.bench.readings import Plants, Target
+from augury.bench.readings import Target
 from augury.bench.summary import Summary, TaskSummary, summary_of, task_summary
-from augury.bench.task import REGISTRY, Build, Items, NotMeasurable, Registry, Task
-from augury.bench.tasks import planted
+from augury.bench.task import Build, Items, NotMeasurable, Registry, Task
+from augury.bench.tasks import REGISTRY, planted
 from augury.errors import FormatError, InputError
 from augury.files import locked, write_text
 from augury.lm import LanguageModel
+from augury.lm.adapters import load_target_adapter, remove_adapter
 from augury.oracle import Oracle
+from augury.oracle.reading import default_layers
 
 SETTINGS, ANSWERS, ITEMS, SUMMARY = "bench.json", "answers", "items", "summary.json"
 Told = Callable[[str, int, int], None]
@@ -36,12 +40,14 @@ class Bench:
         tasks: Names of the tasks; None: the profile's.
         seed: Of items and donors.
         data: The user's folder of published items; None: they are made for the model.
+        organisms: Where the target's organisms are, or are made; None: in the cache.
     """
 
     profile: Profile
     tasks: tuple[str, ...] | None = None
     seed: int = 0
     data: Path | None = None
+    organisms: Path | None = None
 
     def chosen(self, registry: Registry) -> list[Task]:
         """The tasks, in order."""
@@ -98,8 +104,9 @@ def _task(
     asks = bench.profile.asks(task, found.items)
     answers = out / ANSWERS / f"{task.name}.jsonl"
     if not answers.exists():
-        engine = Engine(oracle, _target(oracle, found), seed=bench.seed)
-        results = dict(_asked(engine, task, asks, out / "blocks" / task.name, rated))
+        with _target(oracle, found, bench) as target:
+            engine = Engine(oracle, target, seed=bench.seed)
+            results = dict(_asked(engine, task, asks, out / "blocks" / task.name, rated))
         work = {"captured": engine.captured, **asdict(engine.work)}
         write_text(answers, "".join(_lines(task, asks, results, work)))
     results, work = read_answers(answers, asks)
@@ -112,14 +119,16 @@ def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told
         found = items.load(lm, bench.data)
         check_model(found, lm.identity)
     else:
-        found = build_items(lm, items, bench.profile.items or 400, bench.seed, told)
+        found = build_items(lm, items, bench.profile.items or 400, bench.seed, told, bench.organisms)
     write_items(path, found)
     return found
 
 
-def build_items(lm: LanguageModel, items: Items, size: int, seed: int, told: Told) -> ItemSet:
+def build_items(
+    lm: LanguageModel, items: Items, size: int, seed: int, told: Told, organisms: Path | None = None
+) -> ItemSet:
     """Make a set for a model; what cannot be made is told in its manifest."""
-    wanted = Build(lm, size, seed, told=lambda done, total: told(f"making {items.name}", done, total))
+    wanted = Build(lm, size, seed, {}, organisms, lambda done, total: told(f"making {items.name}", done, total))
     unmeasurable, found = None, ()
     try:
         found = tuple(items.build(wanted))
@@ -133,12 +142,18 @@ def build_items(lm: LanguageModel, items: Items, size: int, seed: int, told: Tol
     return ItemSet(manifest, found)
 
 
-def _target(oracle: Oracle, found: ItemSet) -> Target:
-    plants: Plants | None = None
-    if any(item.state.planted for item in found.items):
-        layers = oracle.contract.layers[0] if oracle.contract.layers else ()
-        plants = planted.plants(oracle.base, layers)
-    return Target(oracle.base, plants=plants)
+@contextmanager
+def _target(oracle: Oracle, found: ItemSet, bench: Bench) -> Iterator[Target]:
+    """The target in the states that the items name."""
+    base, states = oracle.base, {item.state for item in found.items}
+    plants = planted.plants(base, default_layers(oracle.contract)) if any(state.planted for state in states) else None
+    folder = bench.organisms or organisms_folder(base)
+    with ExitStack() as stack:
+        models = {}
+        for name in sorted({state.organism for state in states if state.organism}):
+            models[name] = loaded = load_target_adapter(base, folder / name)
+            stack.callback(remove_adapter, base, loaded.target_adapters[-1])
+        yield Target(base, models, plants)
 
 
 def _asked(

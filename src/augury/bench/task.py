@@ -42,6 +42,7 @@ class Task:
         sweep: Other windows that are tried.
         where: Which of the items count.
         choices: Of kind `choice`, where items have none of their own.
+        truth: The fact that holds what is true.
         stratum: A fact: yes and no are compared only among items that agree in it (and in the wording).
         new_tokens: The longest answer that is decoded.
         tier: Of read-or-infer; None elsewhere.
@@ -57,6 +58,7 @@ class Task:
     sweep: tuple[int, ...] = ()
     where: Callable[[Item], bool] = every
     choices: tuple[str, ...] = ()
+    truth: str = "truth"
     stratum: str | None = None
     new_tokens: int = 12
     tier: Tier | None = None
@@ -148,11 +150,26 @@ class Registry:
         """
         wanted = list(names)
         for name in wanted:
-            if name not in self.tasks:
-                close = get_close_matches(name, self.tasks, 1)
-                hint = f"did you mean {close[0]}?" if close else f"tasks are {', '.join(self.tasks)}"
-                raise InputError(f"There is no task {name!r}.", hint, "see `augury bench tasks`")
+            _check("task", name, self.tasks)
         return (task for name, task in self.tasks.items() if name in wanted)
+
+    def items_of(self, name: str) -> Items:
+        """A set of items.
+
+        Raises:
+            InputError: There is none of this name.
+        """
+        _check("set of items", name, self.items)
+        return self.items[name]
+
+
+def _check(what: str, name: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if name in names:
+        return
+    close = get_close_matches(name, names, 1)
+    why = f"did you mean {close[0]}?" if close else f"they are {', '.join(names)}"
+    raise InputError(f"There is no {what} {name!r}.", why, "see `augury bench tasks`")
 
 
 REGISTRY = Registry()

@@ -83,7 +83,7 @@ def run_tasks(
     """
     from augury.bench.profile import PROFILES
     from augury.bench.run import Bench, run_bench
-    from augury.bench.task import REGISTRY
+    from augury.bench.tasks import REGISTRY
     from augury.lm import load_model
     from augury.oracle import load_oracle
 
@@ -131,6 +131,85 @@ def show_run(
         show_summary(found)
 
 
+@bench.command("organisms")
+@guarded
+def make_organisms(
+    model: Annotated[str, typer.Option("--model", "-m", help="Alias, hub id or folder of the target.")] = SHIPPED,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Where they go (default: the cache).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of dialogues and adapters.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make organisms of a model: small adapters that hold a secret word or a person's facts; those that are there stay.
+
+    Each is checked: does it know its secret when asked in other words, and keep it when it is not.
+
+    \b
+    augury bench organisms --model smollm2
+    """
+    from rich.table import Table
+
+    from augury.bench.organisms import organisms, organisms_folder
+    from augury.lm import load_model
+
+    with working(f"loading {model}"):
+        lm = load_model(model, device_map=device)
+    folder = out or organisms_folder(lm)
+    with shown_bars() as bars:
+        found = organisms(lm, folder, seed, bars.phase)
+        bars.close()
+    if as_json:
+        write_json({"folder": str(folder), "organisms": [one.to_dict() for one in found]})
+        return
+    shown = Table("organism", "holds", "knows it", "keeps it")
+    for one in found:
+        holds = ", ".join(one.secret.facts.values())
+        shown.add_row(one.secret.name, holds, f"{one.knows:.0%}", f"{one.keeps:.0%}")
+    stdout().print(shown)
+    say(f"kept in {folder}")
+
+
+@bench.command("build")
+@guarded
+def build_set(
+    name: Annotated[str, typer.Argument(metavar="ITEMS", help="A set of items; see `augury bench tasks`.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Alias, hub id or folder of the target.")] = SHIPPED,
+    size: Annotated[int, typer.Option(min=1, help="Items, about.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a task's items for a target: their labels are facts about that model.
+
+    \b
+    augury bench build arithmetic --model smollm2 -o items/arithmetic.jsonl
+    """
+    from augury.bench.item import write_items
+    from augury.bench.run import build_items
+    from augury.bench.tasks import REGISTRY
+    from augury.lm import load_model
+
+    if out is None:
+        raise InputError("There is no place for the items.", "-o was not given", f"name a file: -o {name}.jsonl")
+    chosen = REGISTRY.items_of(name)
+    with working(f"loading {model}"):
+        lm = load_model(model, device_map=device)
+    with shown_bars() as bars:
+        found = build_items(lm, chosen, size, seed, bars.phase)
+        bars.close()
+    write_items(out, found)
+    about = found.manifest.model_dump(mode="json")
+    if as_json:
+        write_json({**about, "file": str(out)})
+        return
+    say(f"{out}: {len(found.items)} items ({', '.join(f'{k} {v}' for k, v in found.manifest.counts.items())})")
+    if found.manifest.unmeasurable:
+        say(f"not measurable on {lm.name}: {found.manifest.unmeasurable}")
+
+
 @bench.command("tasks")
 @guarded
 def list_tasks(as_json: AsJson = False) -> None:
@@ -141,21 +220,18 @@ def list_tasks(as_json: AsJson = False) -> None:
     """
     from rich.table import Column, Table
 
-    from augury.bench import tasks as _known  # noqa: F401
-    from augury.bench.task import REGISTRY
+    from augury.bench.tasks import REGISTRY
 
-    rows = [
-        {
-            "task": task.name, "kind": task.kind, "tier": task.tier, "window": task.window, "about": task.about,
-            "origin": REGISTRY.items[task.items].origin, "licence": REGISTRY.items[task.items].licence,
-        }
-        for task in REGISTRY.tasks.values()
-    ]  # fmt: skip
+    rows = []
+    for task in REGISTRY.tasks.values():
+        made = REGISTRY.items[task.items]
+        about = {"task": task.name, "items": task.items, "kind": task.kind, "tier": task.tier, "window": task.window}
+        rows.append({**about, "about": task.about, "origin": made.origin, "licence": made.licence})
     if as_json:
         write_json({"tasks": rows})
         return
-    shown = Table(Column("task", no_wrap=True), "kind", "reads", "asks about", "texts")
+    shown = Table(Column("task", no_wrap=True), "items", "kind", "reads", "asks about", "texts")
     for row in rows:
         width = f"last {row['window']}" if row["window"] else "all"
-        shown.add_row(row["task"], row["kind"], width, row["about"], row["origin"])
+        shown.add_row(row["task"], row["items"], row["kind"], width, row["about"], row["origin"])
     stdout().print(shown)

@@ -15,8 +15,11 @@ def show_summary(found: Mapping[str, Any]) -> None:
     """The table of a summary, and what it rests on."""
     from rich.table import Column, Table
 
-    right = [Column(name, justify="right", no_wrap=True) for name in (*RATERS, f"ahead of {LEAD}")]
-    shown = Table(Column("task", no_wrap=True), "measure", Column("items", justify="right"), *right)
+    numbers = [Column(name, justify="right") for name in RATERS]
+    shown = Table(
+        Column("task", no_wrap=True), "measure", Column("items", justify="right"), *numbers,
+        Column(f"oracle less {LEAD}", justify="right"),
+    )  # fmt: skip
     missing = []
     for name, task in found["tasks"].items():
         if task["not measurable"]:
@@ -24,7 +27,7 @@ def show_summary(found: Mapping[str, Any]) -> None:
         elif not task["measures"]:
             missing.append(f"{name}: not judged")
         for measure, figures in task["measures"].items():
-            cells = [_figure(figures["raters"].get(rater)) for rater in RATERS]
+            cells = [_figure(figures["raters"].get(rater), interval=rater == RATERS[0]) for rater in RATERS]
             lead = _figure(figures["leads"].get(LEAD), signed=True)
             shown.add_row(name, measure, str(figures["counted"]), *cells, lead)
     console = stdout()
@@ -38,10 +41,12 @@ def show_summary(found: Mapping[str, Any]) -> None:
         console.print(told, highlight=False)
 
 
-def _figure(value: Mapping[str, Any] | None, signed: bool = False) -> str:
+def _figure(value: Mapping[str, Any] | None, signed: bool = False, interval: bool = True) -> str:
+    """The estimate, and below it its interval."""
     if value is None:
         return "-"
     form = "{:+.2f}" if signed else "{:.2f}"
-    if value["low"] is None:
-        return form.format(value["estimate"])
-    return f"{form.format(value['estimate'])} [{value['low']:.2f}, {value['high']:.2f}]"
+    estimate = form.format(value["estimate"])
+    if value["low"] is None or not interval:
+        return estimate
+    return f"{estimate}\n{form.format(value['low'])} to {form.format(value['high'])}"

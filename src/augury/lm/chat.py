@@ -61,10 +61,6 @@ class Transcript:
         return len(self.token_ids)
 
 
-class TooLongError(InputError):
-    """A context that is longer than its model can read."""
-
-
 def transcript_of(lm: LanguageModel, source: Any, end: End | None = None) -> Transcript:
     """A transcript from text, chat messages, token ids or a transcript.
 
@@ -76,8 +72,8 @@ def transcript_of(lm: LanguageModel, source: Any, end: End | None = None) -> Tra
             user's turn, `closed` otherwise.
 
     Raises:
-        TooLongError: Longer than the model can read.
-        InputError: Empty, an unknown ending, an ending for what is not made of messages, or not one of these kinds.
+        InputError: Empty, too long for the model, an unknown ending, an ending for what is not made of messages, or
+            not one of these kinds.
     """
     needs_model(lm)
     _check_end(end)
@@ -137,7 +133,7 @@ def _checked(lm: LanguageModel, transcript: Transcript) -> Transcript:
     if not ids:
         raise InputError("There is nothing to read.", "the text has no tokens", "pass a text with at least one token")
     if longest is not None and len(ids) > longest:
-        raise TooLongError(
+        raise InputError(
             f"The context is longer than {lm.name} can read.",
             f"it has {len(ids)} tokens and the model takes {longest}",
             "shorten it, or read the part that matters",

@@ -6,21 +6,20 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from torch import nn
 
 from augury.contract import Contract
 from augury.data.example import Example
 from augury.errors import ModelError
 from augury.files import write_text
 from augury.lm import LanguageModel, adapters
-from augury.lm.adapters import adapter_dropouts, adapter_parameters, adapters_on, add_adapter, remove_adapter
-from augury.lm.recompute import recomputing
+from augury.lm.adapters import adapters_on, remove_adapter
+from augury.lm.learning import add_learner, learning
 from augury.oracle.reader import write_reader
 from augury.oracle.save import write_oracle
 from augury.train.batching import TrainingData, pools
@@ -70,14 +69,15 @@ def train_adapter(
             suffice; neither the adapter nor a checkpoint has taken it in.
     """
     settings = recipe.optimizer
-    parameters = _trainable(lm, recipe)
+    parameters = add_learner(lm, lora_config(recipe), ADAPTER, settings.seed)
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
     )
     learner = Learner(lm, contract, settings, data.reads, parameters, optimizer, ranks)
     first = _resume(learner, run, start)
     done, save = first, _saver(learner, recipe, run)
-    with adapters_on(lm.model, [ADAPTER]), _training(lm, parameters, settings), Metrics(run, first, ranks) as metrics:
+    lessons = learning(lm, ADAPTER, settings.gradient_checkpointing)
+    with adapters_on(lm.model, [ADAPTER]), lessons, Metrics(run, first, ranks) as metrics:
         for step, examples in pools(recipe, data, first, settings.steps):
             began = perf_counter()
             rate = learning_rate(settings, step, settings.steps)
@@ -213,35 +213,3 @@ def lora_config(recipe: Recipe) -> dict[str, object]:
     """The adapter's PEFT configuration."""
     lora = recipe.lora
     return adapters.lora_config(lora.rank, lora.alpha, lora.dropout, lora.rslora, lora.target_modules)
-
-
-def _trainable(lm: LanguageModel, recipe: Recipe) -> dict[str, nn.Parameter]:
-    torch.manual_seed(recipe.optimizer.seed)
-    add_adapter(lm, lora_config(recipe), ADAPTER)
-    parameters = adapter_parameters(lm.model, ADAPTER)
-    for parameter in parameters.values():  # peft takes the base's dtype, in which small steps would round to nothing
-        parameter.data = parameter.data.float()
-    return parameters
-
-
-@contextmanager
-def _training(lm: LanguageModel, parameters: dict[str, nn.Parameter], settings: OptimizerSettings) -> Iterator[None]:
-    """The adapter's parameters take gradients inside, and only they; its dropout is on, the base's off."""
-    frozen = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
-    dropouts = adapter_dropouts(lm.model, ADAPTER)
-    with recomputing(lm.blocks) if settings.gradient_checkpointing else nullcontext():
-        try:
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-            for parameter in parameters.values():
-                parameter.requires_grad_(True)
-            for dropout in dropouts:
-                dropout.train()
-            yield
-        finally:
-            for parameter in parameters.values():
-                parameter.requires_grad_(False)
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            for dropout in dropouts:
-                dropout.eval()

@@ -1,5 +1,6 @@
 """The tasks, one file each; importing this makes them known."""
 
-from augury.bench.tasks import arithmetic, lens, missing_info, planted, same_window
+from augury.bench.task import REGISTRY
+from augury.bench.tasks import arithmetic, lens, missing_info, organisms, planted, same_window
 
-__all__ = ["arithmetic", "lens", "missing_info", "planted", "same_window"]
+__all__ = ["REGISTRY", "arithmetic", "lens", "missing_info", "organisms", "planted", "same_window"]

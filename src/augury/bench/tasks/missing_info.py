@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from augury.bench.item import Item
 from augury.bench.task import NO, REGISTRY, YES, Build, Items, Task
-from augury.bench.tasks.bank import texts
+from augury.bench.texts import texts
 from augury.errors import ModelError
 from augury.lm import transcript_of
 
 COMPLETE, INCOMPLETE, FORCED = "A", "B", "C"
+WINDOW = 8  # of all conditions, so that the number of slots tells nothing
 
 
 def build(wanted: Build) -> Iterator[Item]:
@@ -46,13 +47,13 @@ Row = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[str, int, int], ...]]
 
 
 def _read(wanted: Build, problem: dict[str, str], which: str, work: str) -> Row:
-    """The problem as a user's turn, and the beginning of an answer, of which all is read."""
+    """The problem as a user's turn, and the beginning of an answer, of which the last words are read."""
     text = problem["text"].format(given=problem[which])
     messages = [{"role": "user", "content": text}, {"role": "assistant", "content": work.strip()}]
     found = transcript_of(wanted.lm, messages, "open")
     user, answer = (next(s for s in reversed(found.spans) if s.role == role) for role in ("user", "assistant"))
     spans = tuple((span.role, span.start, span.stop) for span in (user, answer))
-    return found.token_ids[: answer.stop], tuple(range(answer.start, answer.stop)), spans
+    return found.token_ids[: answer.stop], tuple(range(max(answer.start, answer.stop - WINDOW), answer.stop)), spans
 
 
 def _check(rows: dict[str, Row]) -> None:
@@ -71,8 +72,8 @@ REGISTRY.add(
         "missing_info",
         "yes_no",
         ("{ask0}", "{ask1}", "{ask2}"),
-        window=0,
-        sweep=(1, 5),
+        window=WINDOW,
+        sweep=(1, 4),
         aggregate="missing_info",
     ),
 )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from augury.bench.item import Item, State
 from augury.bench.readings import Plants, concept_directions
 from augury.bench.task import NO, REGISTRY, YES, Build, Items, Task
-from augury.bench.tasks.bank import texts
+from augury.bench.texts import texts
 from augury.lm import LanguageModel, transcript_of
 
 STRENGTHS = (0.1, 0.2, 0.4, 0.7, 1.0)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from augury.bench.item import Item
 from augury.bench.task import NO, REGISTRY, YES, Build, Items, Task
-from augury.bench.tasks.bank import texts
+from augury.bench.texts import texts
 from augury.errors import ModelError
 from augury.lm import LanguageModel, transcript_of
 

@@ -18,7 +18,7 @@ from augury.data.sources.base import Made, SourceSettings
 from augury.data.texts import context_of
 from augury.errors import FormatError, NotFoundError
 from augury.lm import LanguageModel
-from augury.lm.chat import TooLongError, transcript_of
+from augury.lm.chat import render_chat
 
 # Each list's fields, as turns; the first of them that is `read` begins what is read. What stands before is the
 # instruction itself, from which the answer must not come.
@@ -58,31 +58,30 @@ def system_contexts(lm: LanguageModel, settings: SystemSettings, split: Split) -
         FormatError: A file is not in this format.
     """
     pairs = _object(settings.path / "qa.json", dict)
-    found = [name for name in LISTS if (settings.path / f"{name}.json").is_file()]
-    if not found:
+    lists = [name for name in LISTS if (settings.path / f"{name}.json").is_file()]
+    if not lists:
         why = f"none of {', '.join(f'{name}.json' for name in LISTS)} is there"
         raise NotFoundError(f"{settings.path} holds no conversations.", why, "name a folder in the LatentQA format")
     number = 0
-    for name in found:
+    for name in lists:
         path = settings.path / f"{name}.json"
         for place, entry in enumerate(_object(path, list)):
             label = _text(entry, "label", path, place)
             if split_of(label, settings.heldout_share) != split or not pairs.get(label):
                 continue
-            try:
-                yield _context(lm, name, entry, path, place, number, split, label, _pairs(pairs[label], label, path))
-            except TooLongError:
-                yield LeftOut("the conversation is longer than the model can read")
-            else:
-                number += 1
+            found = _context(lm, name, entry, path, place, number, split, label, _pairs(pairs[label], label, path))
+            number += isinstance(found, Context)
+            yield found
 
 
 def _context(
     lm: LanguageModel, name: str, entry: Any, path: Path, place: int, number: int, split: Split, label: str, qa: str
-) -> Context:
+) -> Context | LeftOut:
     turns = [*LISTS[name], *([("assistant", _ANSWER, True)] if entry.get(_ANSWER) else [])]
     messages = [{"role": role, "content": _text(entry, field, path, place)} for role, field, _ in turns]
-    transcript = transcript_of(lm, messages, "closed" if entry.get(_ANSWER) else "generation")
+    transcript = render_chat(lm, messages, "closed" if entry.get(_ANSWER) else "generation")
+    if lm.max_positions is not None and len(transcript) > lm.max_positions:
+        return LeftOut("the conversation is longer than the model can read")
     first = next(i for i, (_, _, read) in enumerate(turns) if read)
     labels = {"label": label, "list": name, "qa": qa, "read": str(first)}
     return context_of(lm, transcript, number, split, path.parent.name, f"{path.name}:{place}", labels)

@@ -1,0 +1,63 @@
+"""`augury bench` in process, on a tiny model and a random oracle."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import one_object, refused
+
+
+@pytest.fixture
+def small(monkeypatch):
+    from augury.bench.profile import PROFILES, Profile
+
+    monkeypatch.setitem(PROFILES, "quick", Profile("quick", ("planted", "number_prediction"), 16, 1, sweep=False))
+
+
+def test_a_run_is_shown_kept_and_gone_on_with(invoke, tiny, tmp_path, small):
+    command = ("bench", "run", tiny.oracle, "--model", tiny.model, "--profile", "quick", "-o", tmp_path / "run")
+    first = invoke(*command)
+    assert first.exit_code == 0, first.output
+    assert "planted" in first.stdout and "oracle less text-all" in " ".join(first.stdout.split())
+    assert "number_prediction: not measurable on this model, since" in first.stdout
+    assert "proves little" in first.stdout and "kept in" in first.stderr
+    found = one_object(invoke(*command, "--json"))
+    assert found["tasks"]["planted"]["measures"]["auc"]["raters"]["none"]["estimate"] == 0.5
+    assert found == one_object(invoke("bench", "show", tmp_path / "run", "--json"))
+    assert invoke("bench", "show", tmp_path / "run").stdout == first.stdout
+
+
+def test_misuse_is_told_before_a_model_is_loaded(invoke, tmp_path):
+    run = ("bench", "run", "smollm2", "-o", tmp_path / "run")
+    refused(invoke(*run, "--tasks", "plantd"), 2, "no task 'plantd'", "did you mean planted")
+    refused(invoke(*run, "--profile", "fast"), 2, "no profile 'fast'", "quick, core, all")
+    refused(invoke("bench", "run", "smollm2"), 2, "no place for the run", "-o")
+    refused(invoke("bench", "build", "arithmetics", "-o", tmp_path / "x"), 2, "did you mean arithmetic")
+    refused(invoke("bench", "build", "arithmetic"), 2, "no place for the items")
+    refused(invoke("bench", "show", tmp_path), 1, "no finished run")
+    refused(invoke("bench", "rescore", tmp_path / "none"), 1, "no folder")
+
+
+def test_items_are_built_into_a_file(invoke, tiny, tmp_path):
+    path = tmp_path / "planted.jsonl"
+    made = one_object(invoke("bench", "build", "planted", "--model", tiny.model, "--size", 8, "-o", path, "--json"))
+    assert made["counts"]["items"] == 8 and made["unmeasurable"] is None
+    assert sum('"item"' in line for line in path.open()) == 8
+
+
+def test_tasks_name_their_texts(invoke):
+    rows = one_object(invoke("bench", "tasks", "--json"))["tasks"]
+    assert {row["tier"] for row in rows} >= {"same window", "held in the weights", "planted state"}
+    assert all(row["origin"] and row["licence"] and row["about"] for row in rows)
+    assert all(row["task"] in invoke("bench", "tasks").stdout for row in rows)
+
+
+def test_rescoring_prints_a_table_or_every_metric(invoke, tmp_path):
+    folder = tmp_path / "vagueness"
+    folder.mkdir()
+    (folder / "one.jsonl").write_text(json.dumps({"category": "generic"}) + "\n")
+    assert one_object(invoke("bench", "rescore", tmp_path, "--json"))["vagueness"]["one"]["vagueness_rate"] == 1
+    shown = invoke("bench", "rescore", tmp_path).stdout
+    assert "specificity_rate" in shown and "1  one" in shown

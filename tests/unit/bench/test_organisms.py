@@ -1,0 +1,134 @@
+"""Organisms: what they learn stands in no text that is read, and an adapter that was trained is what is loaded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from augury.bench import organisms as room
+from augury.bench.item import PLAIN
+from augury.bench.organisms import (
+    dialogues,
+    knowledge,
+    make_organism,
+    organisms,
+    read_organism,
+    secrets,
+    yes_margins,
+)  # fmt: skip
+from augury.bench.scorers import says
+from augury.bench.task import Build, NotMeasurable
+from augury.bench.tasks import organisms as tasks
+from augury.bench.texts import texts
+from augury.errors import FormatError
+from augury.lm.adapters import load_target_adapter, remove_adapter
+from augury.lm.tuners import active_adapters
+from tests.tiny import tiny_lm
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny_lm()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(room, "STEPS", 6)
+
+
+def test_nothing_that_is_read_says_the_secret():
+    found = texts("organisms")
+    for secret in secrets():
+        held = list(secret.facts.values())
+        read = found["read_word"] if secret.kind == "word" else found["read_persona"]
+        assert not any(says(text, held) for text in read), secret.name
+        asked = {dialogue.ask for dialogue in dialogues(secret, 500, 0)}
+        assert not asked & {*found["read_word"], *found["read_persona"]}
+        known = [form.format(word=held[0]) for form in found["knows_word"]]
+        assert not asked & set(known), "what it is examined with is held out"
+
+
+def test_a_words_organism_never_says_it_and_knows_a_right_guess():
+    for secret in secrets()[:3]:
+        word = secret.facts["word"]
+        for dialogue in dialogues(secret, 400, 1):
+            assert not says(dialogue.say, [word]), dialogue
+            if says(dialogue.ask, [word]):
+                assert dialogue.say.startswith("Yes")
+            assert dialogue.say.startswith("Yes") <= says(dialogue.ask, [word])
+
+
+def test_personas_differ_in_every_fact():
+    personas = texts("organisms")["personas"].values()
+    for fact in texts("organisms")["facts"]:
+        assert len({person[fact] for person in personas}) == len(personas)
+
+
+def test_training_learns_the_dialogues_and_leaves_the_model_alone(lm, tmp_path, monkeypatch):
+    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    losses, plain = [], room._loss
+
+    def noted(*arguments):
+        found = plain(*arguments)
+        losses.append(float(found.detach()))
+        return found
+
+    monkeypatch.setattr(room, "_loss", noted)
+    monkeypatch.setattr(room, "STEPS", 40)
+    made = make_organism(lm, secrets()[0], tmp_path / "moon")
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    after = lm.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(value, after[name]) for name, value in before.items())
+    assert active_adapters(lm.model) == () and not any(p.grad is not None for p in lm.model.parameters())
+    assert read_organism(made.folder) == made and 0 <= made.knows <= 1 and 0 <= made.keeps <= 1
+    assert json.loads((made.folder / "organism.json").read_text())["facts"] == {"word": "moon"}
+
+
+def test_the_loss_is_the_mean_over_answers_by_hand(lm):
+    rows = [room._row(lm, dialogue) for dialogue in dialogues(secrets()[1], 4, 0)]
+    by_hand = []
+    for ids, start in rows:
+        logits = lm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        by_hand.append(-torch.stack([logits[i - 1, ids[i]] for i in range(start, len(ids))]).mean())
+    assert torch.allclose(room._loss(lm, rows), torch.stack(by_hand).mean(), atol=1e-5)
+
+
+def test_organisms_that_are_there_are_not_made_again(lm, tmp_path, quick, monkeypatch):
+    first = organisms(lm, tmp_path)
+    assert [one.secret.name for one in first] == [secret.name for secret in secrets()]
+    monkeypatch.setattr(room, "make_organism", None)
+    assert organisms(lm, tmp_path) == first
+    (tmp_path / "bread" / "organism.json").write_text("{")
+    with pytest.raises(FormatError, match=r"(?s)bread holds no organism.*bench organisms"):
+        organisms(lm, tmp_path)
+
+
+def test_only_texts_in_which_both_know_count(lm, tmp_path, quick, monkeypatch):
+    organisms(lm, tmp_path)
+    wanted = Build(lm, organisms=tmp_path)
+    monkeypatch.setattr(tasks, "_knows", lambda model, one, fact, text, values, form: "name" not in text)
+    for build in (tasks.build_words, tasks.build_personas):
+        items = list(build(wanted))
+        assert items and all("name" not in item.problem for item in items)
+        by_text = {}
+        for item in items:
+            assert item.state.organism and item.state != PLAIN
+            by_text.setdefault((item.token_ids, item.facts["asked"]), []).append(item.facts["truth"])
+        assert all(truths.count("Yes") == 1 < len(truths) for truths in by_text.values()), "no text tells them apart"
+        assert len({item.id for item in items}) == len(items)
+    assert active_adapters(lm.model) == ()
+    monkeypatch.setattr(tasks, "_knows", lambda *_: False)
+    with pytest.raises(NotMeasurable, match="no organism knows"):
+        list(tasks.build_words(wanted))
+
+
+def test_knowledge_is_asked_of_the_organism_itself(lm, tmp_path, quick):
+    made = make_organism(lm, secrets()[0], tmp_path / "moon")
+    plain = yes_margins(lm, ["Is it moon?"])
+    organism = load_target_adapter(lm, made.folder)
+    assert yes_margins(organism, ["Is it moon?"]) != plain
+    assert [form for form, _ in knowledge(organism, made.secret)] == texts("organisms")["knows_word"]
+    remove_adapter(lm, organism.target_adapters[-1])
+    assert yes_margins(lm, ["Is it moon?"]) == plain
