@@ -12,9 +12,11 @@ from typing import Any
 
 from augury.activations.versions import versions
 from augury.bench.asks import Ask
+from augury.bench.browse import shown
 from augury.bench.engine import RATERS, Engine, Result
 from augury.bench.item import ItemSet, Manifest, check_model, read_items, write_items
 from augury.bench.organisms import organisms_folder
+from augury.bench.page import page
 from augury.bench.profile import Profile
 from augury.bench.readings import Target
 from augury.bench.summary import Summary, TaskSummary, summary_of, task_summary
@@ -25,9 +27,9 @@ from augury.files import locked, write_text
 from augury.lm import LanguageModel
 from augury.lm.adapters import load_target_adapter, remove_adapter
 from augury.oracle import Oracle
-from augury.oracle.reading import default_layers
+from augury.oracle.reading import decoded, default_layers
 
-SETTINGS, ANSWERS, ITEMS, SUMMARY = "bench.json", "answers", "items", "summary.json"
+SETTINGS, ANSWERS, ITEMS, SUMMARY, PAGE = "bench.json", "answers", "items", "summary.json", "report.html"
 Told = Callable[[str, int, int], None]
 
 
@@ -82,10 +84,12 @@ def run_bench(
         tasks = _claim(oracle, bench, chosen, registry, out)
         found = []
         for number, task in enumerate(tasks):
-            about = partial(_overall, told, task.name, number, len(tasks))
-            found.append(_task(oracle, bench, task, registry.items[task.items], out, about, told))
-        summary = summary_of(_settings(oracle, bench, tasks), found)
+            rated = partial(_overall, told, task.name, number, len(tasks))
+            found.append(_task(oracle, bench, task, registry.items[task.items], out, rated, told))
+        summary = summary_of(_settings(oracle, bench, tasks), [figures for figures, _ in found])
+        single = {task.name: rows for task, (_, rows) in zip(tasks, found, strict=True) if rows}
         write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=1) + "\n")
+        write_text(out / PAGE, page(summary.to_dict(), single))
     return summary
 
 
@@ -96,11 +100,12 @@ def _overall(told: Told, name: str, number: int, tasks: int, rater: int) -> None
 
 def _task(
     oracle: Oracle, bench: Bench, task: Task, items: Items, out: Path, rated: Callable[[int], None], told: Told
-) -> TaskSummary:
+) -> tuple[TaskSummary, list[dict[str, Any]]]:
+    """A task's figures, and single answers to look at."""
     path = out / ITEMS / f"{items.name}.jsonl"
     found = read_items(path) if path.exists() else _items(oracle.base, bench, items, path, told)
     if found.manifest.unmeasurable is not None:
-        return TaskSummary(task, found.manifest, {}, {}, {})
+        return TaskSummary(task, found.manifest, {}, {}, {}), []
     asks = bench.profile.asks(task, found.items)
     answers = out / ANSWERS / f"{task.name}.jsonl"
     if not answers.exists():
@@ -110,7 +115,8 @@ def _task(
         work = {"captured": engine.captured, **asdict(engine.work)}
         write_text(answers, "".join(_lines(task, asks, results, work)))
     results, work = read_answers(answers, asks)
-    return task_summary(task, found.manifest, asks, results, work)
+    single = shown(task, asks, results, partial(decoded, oracle.base, special=True))
+    return task_summary(task, found.manifest, asks, results, work), single
 
 
 def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told) -> ItemSet:

@@ -178,7 +178,8 @@ def _parts(
 ) -> dict[str, dict[str, Figure | None]]:
     """Figures of the items that agree in a fact, one value after the other."""
     values = dict.fromkeys(asks[i].item.facts[name] for i in own)
-    return {value: by_rater([i for i in own if asks[i].item.facts[name] == value]) for value in sorted(values)}
+    found = {value: by_rater([i for i in own if asks[i].item.facts[name] == value]) for value in sorted(values)}
+    return found if any(figures[ORACLE] for figures in found.values()) else {}
 
 
 def _figure(task: Task, measure: Measure, asks: Sequence[Ask], results: Sequence[Result | None]) -> Figure | None:

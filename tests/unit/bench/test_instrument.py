@@ -82,7 +82,8 @@ def test_who_inverts_text_ties_with_the_text_and_is_at_chance_on_what_no_text_sa
 
 
 def test_each_tier_has_its_comparator_at_chance(run, tmp_path):
-    found = {task.task.name: task.headline for task in run("planted", "same_window").tasks}
+    found = {task.task.name: task.headline for task in run("planted", "same_window", "missing_info").tasks}
+    assert found["missing_info"].raters["text-window"].estimate == found["missing_info"].raters["none"].estimate == 0.5
     for rater in ("none", "text-window", "text-all"):
         assert found["planted"].raters[rater].estimate == 0.5, rater
     assert found["same_window"].raters["text-window"].estimate == found["same_window"].raters["none"].estimate == 0.5

@@ -10,12 +10,15 @@ from augury.bench.texts import texts
 from augury.errors import ModelError
 from augury.lm import transcript_of
 
-COMPLETE, INCOMPLETE, FORCED = "A", "B", "C"
+COMPLETE, INCOMPLETE, FORCED, OTHER = "A", "B", "C", "D"
 WINDOW = 8  # of all conditions, so that the number of slots tells nothing
 
 
 def build(wanted: Build) -> Iterator[Item]:
-    """Three conditions of each problem: complete; incomplete; incomplete, with the words of the complete one."""
+    """Each problem complete and incomplete, behind two beginnings of a solution: neither beginning tells which.
+
+    AObench has three of these four; there an incomplete problem's own words give it away.
+    """
     found = texts("missing_info")
     rounds = range(len(found["work"]))
     for turn in rounds:
@@ -25,6 +28,7 @@ def build(wanted: Build) -> Iterator[Item]:
                 COMPLETE: _read(wanted, problem, "given", work),
                 INCOMPLETE: _read(wanted, problem, "without", other),
                 FORCED: _read(wanted, problem, "without", work),
+                OTHER: _read(wanted, problem, "given", other),
             }
             _check(rows)
             for condition, (ids, positions, spans) in rows.items():
@@ -34,9 +38,9 @@ def build(wanted: Build) -> Iterator[Item]:
                     token_ids=ids,
                     positions=positions,
                     facts={
-                        "truth": NO if condition == COMPLETE else YES,
+                        "truth": NO if condition in (COMPLETE, OTHER) else YES,
                         "condition": condition,
-                        "pair": f"{problem['id']}-{turn}",
+                        "words": work if condition in (COMPLETE, FORCED) else other,
                         **{f"ask{i}": text for i, text in enumerate(found["questions"])},
                     },
                     spans=spans,
@@ -57,11 +61,12 @@ def _read(wanted: Build, problem: dict[str, str], which: str, work: str) -> Row:
 
 
 def _check(rows: dict[str, Row]) -> None:
-    """Complete and forced are read at equal tokens behind different problems."""
-    (one, at, _), (other, there, _) = rows[COMPLETE], rows[FORCED]
-    if [one[i] for i in at] != [other[i] for i in there] or one == other:
-        why = "this chat template changes an answer that is left open"
-        raise ModelError("A pair of conditions is not read at equal tokens.", why, "report this with the model's name")
+    """Equal tokens are read behind the complete problem and the incomplete one."""
+    for pair in ((COMPLETE, FORCED), (INCOMPLETE, OTHER)):
+        (one, at, _), (other, there, _) = (rows[condition] for condition in pair)
+        if [one[i] for i in at] != [other[i] for i in there] or one == other:
+            why, instead = "this chat template changes an answer that is left open", "report this with the model's name"
+            raise ModelError("A pair of conditions is not read at equal tokens.", why, instead)
 
 
 REGISTRY.add(
@@ -74,6 +79,7 @@ REGISTRY.add(
         ("{ask0}", "{ask1}", "{ask2}"),
         window=WINDOW,
         sweep=(1, 4),
+        stratum="words",
         aggregate="missing_info",
     ),
 )
