@@ -89,11 +89,11 @@ def test_a_build_that_was_interrupted_goes_on(
 ) -> None:
     folder, append, count = tmp_path / "data", Shards.append, [0]
 
-    def interrupted(self: Any, rows: Any, units: int) -> None:
+    def interrupted(self: Any, rows: Any, units: int, *dropped: Any) -> None:
         count[0] += 1
         if count[0] > 3:
             raise KeyboardInterrupt
-        append(self, rows, units)
+        append(self, rows, units, *dropped)
 
     monkeypatch.setattr(Shards, "append", interrupted)
     stopped = invoke("data", "build", recipe, "-o", folder)

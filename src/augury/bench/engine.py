@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -28,7 +29,8 @@ DIGITS = 6
 # What one rater gives to one question, JSON-ready: `log_probs` of the choices or of the tokens (with `likeliest`),
 # or a `text`; None where there is nothing to answer from.
 Result = dict[str, Any]
-Blocks = Callable[[str, int, Callable[[], list[list[Result]]]], list[list[Result]]]
+Block = dict[str, Any]  # `results`, for each group and question one; `work`, what was run for them
+Blocks = Callable[[str, int, Callable[[], Block]], Block]
 
 
 @dataclass
@@ -38,8 +40,6 @@ class Engine:
     Attributes:
         oracle: Who is asked.
         target: What is read.
-        work: What was run.
-        captured: How many contexts were captured.
         batch_size: Rows in a forward pass.
         seed: Of the donors.
     """
@@ -48,8 +48,6 @@ class Engine:
     target: Target
     batch_size: int = 24
     seed: int = 0
-    work: Work = field(default_factory=Work)
-    captured: int = 0
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -61,29 +59,29 @@ class Engine:
         wanted: dict[Reading, set[int]] = {}
         for ask in asks:
             wanted.setdefault(Reading.of(ask.item), set()).update(ask.positions)
-        found = take(self.target, self.layers, wanted)
-        self.captured += len(found)
-        return found
+        return take(self.target, self.layers, wanted)
 
     def answers(
         self, task: Task, asks: Sequence[Ask], taken: dict[Reading, Taken], rater: str, kept: Blocks
-    ) -> list[Result | None]:
-        """One rater's results, one for each ask; None where a reader has no text to answer from.
+    ) -> tuple[list[Result | None], Work]:
+        """One rater's results, one for each ask, and what was run; None where a reader has no text to answer from.
 
         Args:
             task: Whose questions they are.
             asks: The questions.
             taken: What was captured.
             rater: `oracle`, or a control's name.
-            kept: Given a block's name, its number and what makes its results, gives these: made now, or kept before.
+            kept: Given a block's name, its number and what makes it, gives it: made now, or kept before.
         """
         sources = self._sources(asks, taken, rater)
         answered = [i for i, source in enumerate(sources) if source is not None]
         found: list[Result | None] = [None] * len(asks)
+        work = Work()
         for number, part in enumerate(self._by_choices(task, asks, answered)):
-            for i, result in zip(part, self._results(task, asks, part, sources, rater, number, kept), strict=True):
+            named = partial(kept, f"{rater}-{number}")
+            for i, result in zip(part, self._results(task, asks, part, sources, rater, named, work), strict=True):
                 found[i] = result
-        return found
+        return found, work
 
     def _by_choices(self, task: Task, asks: Sequence[Ask], places: Sequence[int]) -> list[list[int]]:
         """The asks with the same choices together, since these are scored together."""
@@ -99,8 +97,8 @@ class Engine:
         part: Sequence[int],
         sources: Sequence[_Source | None],
         rater: str,
-        number: int,
-        kept: Blocks,
+        kept: Callable[[int, Callable[[], Block]], Block],
+        work: Work,
     ) -> Iterator[Result]:
         keys = [_known(sources[i]).key for i in part]
         tails = [_tail(task, asks[i]) for i in part]
@@ -112,15 +110,18 @@ class Engine:
         for start in range(0, len(plan.keys), BLOCK):
             members = plan.members[start : start + BLOCK]
 
-            def make(members: Sequence[Sequence[int]] = members) -> list[list[Result]]:
+            def make(members: Sequence[Sequence[int]] = members) -> Block:
                 groups = [
                     Group.of([self._row(task, asks[part[m]], _known(sources[part[m]])) for m in group])
                     for group in members
                 ]
                 wanted = [[tails[m] for m in group] for group in members]
-                return self._run(task, who, groups, wanted, spelled)
+                run = Work()
+                return {"results": self._run(task, who, groups, wanted, spelled, run), "work": asdict(run)}
 
-            done.extend(kept(f"{rater}-{number}", start // BLOCK, make))
+            block = kept(start // BLOCK, make)
+            done.extend(block["results"])
+            work.add(Work(**block["work"]))
         return (done[group][place] for group, place in plan.of)
 
     def _sources(self, asks: Sequence[Ask], taken: dict[Reading, Taken], rater: str) -> list[_Source | None]:
@@ -176,35 +177,38 @@ class Engine:
         groups: Sequence[Group],
         tails: Sequence[Sequence[tuple[int, ...]]],
         spelled: Spelled | None,
+        work: Work,
     ) -> list[list[Result]]:
         if spelled is not None and spelled.method == "first-token":
-            return self._first_tokens(who, groups, spelled)
+            return _first_tokens(who, groups, spelled, work)
         if spelled is not None:
-            return self._whole_choices(who, groups, spelled)
+            return _whole_choices(who, groups, spelled, work)
         if task.kind == "tokens":
-            return self._forced(who, groups, tails)
-        found = decode_together(who, groups, Sampling(task.new_tokens), self.work)
+            return _forced(who, groups, tails, work)
+        found = decode_together(who, groups, Sampling(task.new_tokens), work)
         return [[{"text": decoded(who.lm, ids).strip()} for ids in group] for group in found]
 
-    def _first_tokens(self, who: Runner, groups: Sequence[Group], spelled: Spelled) -> list[list[Result]]:
-        flat = [token for ids in spelled.ids for token in ids]
-        found = logprobs_together(who, groups, flat, self.work)
-        sizes = [len(ids) for ids in spelled.ids]
-        return [[_logged([part.logsumexp(0) for part in row.split(sizes)]) for row in rows] for rows in found]
 
-    def _whole_choices(self, who: Runner, groups: Sequence[Group], spelled: Spelled) -> list[list[Result]]:
-        each = len(spelled.ids)
-        repeated = [Group.of([row for row in group.rows for _ in spelled.ids]) for group in groups]
-        wanted = [[ids for _ in group.rows for ids in spelled.ids] for group in groups]
-        found = continuations_together(who, repeated, wanted, self.work)
-        sums = [[forced.log_probs.sum() for forced in group] for group in found]
-        return [[_logged(row[i : i + each]) for i in range(0, len(row), each)] for row in sums]
+def _first_tokens(who: Runner, groups: Sequence[Group], spelled: Spelled, work: Work) -> list[list[Result]]:
+    found = logprobs_together(who, groups, [token for ids in spelled.ids for token in ids], work)
+    sizes = [len(ids) for ids in spelled.ids]
+    return [[_logged([part.logsumexp(0) for part in row.split(sizes)]) for row in rows] for rows in found]
 
-    def _forced(
-        self, who: Runner, groups: Sequence[Group], tails: Sequence[Sequence[tuple[int, ...]]]
-    ) -> list[list[Result]]:
-        found = continuations_together(who, groups, tails, self.work)
-        return [[{**_logged(list(f.log_probs)), "likeliest": f.likeliest.tolist()} for f in group] for group in found]
+
+def _whole_choices(who: Runner, groups: Sequence[Group], spelled: Spelled, work: Work) -> list[list[Result]]:
+    each = len(spelled.ids)
+    repeated = [Group.of([row for row in group.rows for _ in spelled.ids]) for group in groups]
+    wanted = [[ids for _ in group.rows for ids in spelled.ids] for group in groups]
+    found = continuations_together(who, repeated, wanted, work)
+    sums = [[forced.log_probs.sum() for forced in group] for group in found]
+    return [[_logged(row[i : i + each]) for i in range(0, len(row), each)] for row in sums]
+
+
+def _forced(
+    who: Runner, groups: Sequence[Group], tails: Sequence[Sequence[tuple[int, ...]]], work: Work
+) -> list[list[Result]]:
+    found = continuations_together(who, groups, tails, work)
+    return [[{**_logged(list(f.log_probs)), "likeliest": f.likeliest.tolist()} for f in group] for group in found]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,24 +14,29 @@ from typing import Any
 from augury.activations.versions import versions
 from augury.bench.asks import Ask
 from augury.bench.browse import shown
-from augury.bench.engine import RATERS, Engine, Result
-from augury.bench.item import ItemSet, Manifest, check_model, read_items, write_items
+from augury.bench.build import Told, build_items
+from augury.bench.engine import RATERS, Engine
+from augury.bench.item import ItemSet, check_model, read_items, write_items
+from augury.bench.kept import kept_in, read_answers, write_answers
 from augury.bench.organisms import organisms_folder
 from augury.bench.page import page
 from augury.bench.profile import Profile
-from augury.bench.readings import Target
+from augury.bench.readings import Reading, Taken, Target
 from augury.bench.summary import Summary, TaskSummary, summary_of, task_summary
-from augury.bench.task import Build, Items, NotMeasurable, Registry, Task
+from augury.bench.task import Items, Registry, Task
 from augury.bench.tasks import REGISTRY, planted
-from augury.errors import FormatError, InputError
+from augury.errors import InputError
 from augury.files import locked, write_text
 from augury.lm import LanguageModel
 from augury.lm.adapters import load_target_adapter, remove_adapter
 from augury.oracle import Oracle
 from augury.oracle.reading import decoded, default_layers
+from augury.oracle.together import Work
 
-SETTINGS, ANSWERS, ITEMS, SUMMARY, PAGE = "bench.json", "answers", "items", "summary.json", "report.html"
-Told = Callable[[str, int, int], None]
+SETTINGS, ANSWERS, BLOCKS, ITEMS, SUMMARY, PAGE = (
+    "bench.json", "answers", "blocks", "items", "summary.json", "report.html",
+)  # fmt: skip
+ALL_ITEMS = 400
 
 
 @dataclass(frozen=True)
@@ -82,41 +88,79 @@ def run_bench(
     why, instead = "another process holds its lock", "wait for it, or choose another -o"
     with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
         tasks = _claim(oracle, bench, chosen, registry, out)
-        found = []
-        for number, task in enumerate(tasks):
-            rated = partial(_overall, told, task.name, number, len(tasks))
-            found.append(_task(oracle, bench, task, registry.items[task.items], out, rated, told))
-        summary = summary_of(_settings(oracle, bench, tasks), [figures for figures, _ in found])
-        single = {task.name: rows for task, (_, rows) in zip(tasks, found, strict=True) if rows}
+        done = Progressed(told, len(tasks))
+        found: dict[str, Ran] = {}
+        for name in dict.fromkeys(task.items for task in tasks):
+            found |= _set(oracle, bench, registry.items[name], [t for t in tasks if t.items == name], out, done)
+        summary = summary_of(_settings(oracle, bench, tasks), [found[task.name].figures for task in tasks])
+        single = {task.name: found[task.name].single for task in tasks if found[task.name].single}
         write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=1) + "\n")
         write_text(out / PAGE, page(summary.to_dict(), single))
+        shutil.rmtree(out / BLOCKS, ignore_errors=True)  # all of it stands in the answers
     return summary
 
 
-def _overall(told: Told, name: str, number: int, tasks: int, rater: int) -> None:
-    """Tell how much of all tasks is done, one rater after the other."""
-    told(f"asking {name}", number * len(RATERS) + rater, tasks * len(RATERS))
+@dataclass(frozen=True)
+class Ran:
+    """A task that was asked: its figures, and single answers to look at."""
+
+    figures: TaskSummary
+    single: list[dict[str, Any]]
 
 
-def _task(
-    oracle: Oracle, bench: Bench, task: Task, items: Items, out: Path, rated: Callable[[int], None], told: Told
-) -> tuple[TaskSummary, list[dict[str, Any]]]:
-    """A task's figures, and single answers to look at."""
+@dataclass
+class Progressed:
+    """Tells how much of all tasks is done, one rater after the other."""
+
+    told: Told
+    tasks: int
+    raters: int = 0
+
+    def rated(self, name: str, raters: int = 1) -> None:
+        """So many raters more have answered this task."""
+        self.raters += raters
+        self.told(f"asking {name}", self.raters, self.tasks * len(RATERS))
+
+
+def _set(
+    oracle: Oracle, bench: Bench, items: Items, tasks: Sequence[Task], out: Path, done: Progressed
+) -> dict[str, Ran]:
+    """All tasks about one set of items: what any of them reads is captured once."""
     path = out / ITEMS / f"{items.name}.jsonl"
-    found = read_items(path) if path.exists() else _items(oracle.base, bench, items, path, told)
+    found = read_items(path) if path.exists() else _items(oracle.base, bench, items, path, done.told)
     if found.manifest.unmeasurable is not None:
-        return TaskSummary(task, found.manifest, {}, {}, {}), []
-    asks = bench.profile.asks(task, found.items)
-    answers = out / ANSWERS / f"{task.name}.jsonl"
-    if not answers.exists():
+        done.rated(items.name, len(RATERS) * len(tasks))
+        return {task.name: Ran(TaskSummary(task, found.manifest, {}, {}), []) for task in tasks}
+    asks = {task.name: bench.profile.asks(task, found.items) for task in tasks}
+    missing = [task for task in tasks if not (out / ANSWERS / f"{task.name}.jsonl").exists()]
+    done.rated(items.name, len(RATERS) * (len(tasks) - len(missing)))
+    if missing:
         with _target(oracle, found, bench) as target:
             engine = Engine(oracle, target, seed=bench.seed)
-            results = dict(_asked(engine, task, asks, out / "blocks" / task.name, rated))
-        work = {"captured": engine.captured, **asdict(engine.work)}
-        write_text(answers, "".join(_lines(task, asks, results, work)))
-    results, work = read_answers(answers, asks)
+            taken = engine.take([ask for task in missing for ask in asks[task.name]])
+            for task in missing:
+                _ask(engine, task, asks[task.name], taken, out, done)
+    return {task.name: _ran(oracle, task, found, asks[task.name], out) for task in tasks}
+
+
+def _ask(
+    engine: Engine, task: Task, asks: Sequence[Ask], taken: dict[Reading, Taken], out: Path, done: Progressed
+) -> None:
+    """Every rater's answers to one task, into its file."""
+    kept = kept_in(out / BLOCKS / task.name)
+    results, work = {}, Work()
+    for rater in RATERS:
+        results[rater], run = engine.answers(task, asks, taken, rater, kept)
+        work.add(run)
+        done.rated(task.name)
+    read = len({Reading.of(ask.item) for ask in asks})
+    write_answers(out / ANSWERS / f"{task.name}.jsonl", task, asks, results, {"readings": read, **asdict(work)})
+
+
+def _ran(oracle: Oracle, task: Task, found: ItemSet, asks: Sequence[Ask], out: Path) -> Ran:
+    results, _ = read_answers(out / ANSWERS / f"{task.name}.jsonl", asks)
     single = shown(task, asks, results, partial(decoded, oracle.base, special=True))
-    return task_summary(task, found.manifest, asks, results, work), single
+    return Ran(task_summary(task, found.manifest, asks, results), single)
 
 
 def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told) -> ItemSet:
@@ -125,27 +169,9 @@ def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told
         found = items.load(lm, bench.data)
         check_model(found, lm.identity)
     else:
-        found = build_items(lm, items, bench.profile.items or 400, bench.seed, told, bench.organisms)
+        found = build_items(lm, items, bench.profile.items or ALL_ITEMS, bench.seed, told, bench.organisms)
     write_items(path, found)
     return found
-
-
-def build_items(
-    lm: LanguageModel, items: Items, size: int, seed: int, told: Told, organisms: Path | None = None
-) -> ItemSet:
-    """Make a set for a model; what cannot be made is told in its manifest."""
-    wanted = Build(lm, size, seed, {}, organisms, lambda done, total: told(f"making {items.name}", done, total))
-    unmeasurable, found = None, ()
-    try:
-        found = tuple(items.build(wanted))
-    except NotMeasurable as error:
-        unmeasurable = error.why
-        wanted.counts.update(error.counts)
-    manifest = Manifest(
-        name=items.name, model=lm.identity, origin=items.origin, licence=items.licence,
-        made={"size": size, "seed": seed}, counts={**wanted.counts, "items": len(found)}, unmeasurable=unmeasurable,
-    )  # fmt: skip
-    return ItemSet(manifest, found)
 
 
 @contextmanager
@@ -160,58 +186,6 @@ def _target(oracle: Oracle, found: ItemSet, bench: Bench) -> Iterator[Target]:
             models[name] = loaded = load_target_adapter(base, folder / name)
             stack.callback(remove_adapter, base, loaded.target_adapters[-1])
         yield Target(base, models, plants)
-
-
-def _asked(
-    engine: Engine, task: Task, asks: Sequence[Ask], folder: Path, rated: Callable[[int], None]
-) -> Iterator[tuple[str, list[Result | None]]]:
-    taken = engine.take(asks)
-    for number, rater in enumerate(RATERS):
-        rated(number)
-        yield rater, engine.answers(task, asks, taken, rater, _kept_in(folder))
-    rated(len(RATERS))
-
-
-def _kept_in(folder: Path) -> Callable[[str, int, Callable[[], list[list[Result]]]], list[list[Result]]]:
-    """Blocks of results as files: what an interrupted run wrote is read, the rest is made."""
-
-    def kept(name: str, number: int, make: Callable[[], list[list[Result]]]) -> list[list[Result]]:
-        path = folder / f"{name}-{number:05d}.json"
-        if not path.exists():
-            write_text(path, json.dumps(make(), ensure_ascii=False))
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    return kept
-
-
-def _lines(
-    task: Task, asks: Sequence[Ask], results: Mapping[str, Sequence[Result | None]], work: Mapping[str, int]
-) -> Iterator[str]:
-    yield json.dumps({"task": task.name, "work": work}) + "\n"
-    for i, ask in enumerate(asks):
-        about = {"item": ask.item.id, "problem": ask.item.problem, "window": ask.window, "wording": ask.wording}
-        for rater, found in results.items():
-            line = {**about, "rater": rater, "question": ask.question, **(found[i] or {"unavailable": True})}
-            yield json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def read_answers(path: Path, asks: Sequence[Ask]) -> tuple[dict[str, list[Result | None]], dict[str, int]]:
-    """The results of each rater, one for each ask, and what was run.
-
-    Raises:
-        FormatError: The answers are to other questions.
-    """
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found: dict[str, list[Result | None]] = {}
-    for row in rows[1:]:
-        given = {name: row[name] for name in ("log_probs", "likeliest", "text") if name in row}
-        found.setdefault(row["rater"], []).append(given or None)
-    asked = [(ask.item.id, ask.window, ask.wording) for ask in asks]
-    first = [(row["item"], row["window"], row["wording"]) for row in rows[1:] if row["rater"] == RATERS[0]]
-    if first != asked or any(len(results) != len(asks) for results in found.values()):
-        why = f"it has {len(first)} of {len(asks)} questions, or others"
-        raise FormatError(f"{path} does not answer this run's questions.", why, "remove it: it is made again")
-    return found, rows[0]["work"]
 
 
 def _settings(oracle: Oracle, bench: Bench, tasks: Sequence[Task]) -> dict[str, Any]:

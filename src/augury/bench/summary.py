@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -68,7 +68,6 @@ class TaskSummary:
     manifest: Manifest
     measures: dict[str, MeasureSummary]
     asked: dict[str, int]
-    work: dict[str, int] = field(default_factory=dict)
 
     @property
     def headline(self) -> MeasureSummary | None:
@@ -86,7 +85,6 @@ class TaskSummary:
             "not measurable": self.manifest.unmeasurable,
             "asked": self.asked,
             "measures": {name: found.to_dict() for name, found in self.measures.items()},
-            "work": self.work,
         }
 
 
@@ -131,13 +129,11 @@ def adjusted(found: TaskSummary) -> float | None:
     return (own.estimate - chance) / (1 - chance)
 
 
-def task_summary(
-    task: Task, manifest: Manifest, asks: Sequence[Ask], results: Results, work: Mapping[str, int]
-) -> TaskSummary:
+def task_summary(task: Task, manifest: Manifest, asks: Sequence[Ask], results: Results) -> TaskSummary:
     """The figures of a task's answers."""
     measures = {measure.name: _measured(task, measure, asks, results) for measure in measures_of(task)}
     asked = {"items": len({ask.item.id for ask in asks}), "questions": len(asks)}
-    return TaskSummary(task, manifest, measures, asked, dict(work))
+    return TaskSummary(task, manifest, measures, asked)
 
 
 def _measured(task: Task, measure: Measure, asks: Sequence[Ask], results: Results) -> MeasureSummary:

@@ -187,8 +187,8 @@ def build_set(
     \b
     augury bench build arithmetic --model smollm2 -o items/arithmetic.jsonl
     """
+    from augury.bench.build import build_items
     from augury.bench.item import write_items
-    from augury.bench.run import build_items
     from augury.bench.tasks import REGISTRY
     from augury.lm import load_model
 

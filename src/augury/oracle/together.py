@@ -40,6 +40,12 @@ class Work:
     rows: int = 0
     tokens: int = 0
 
+    def add(self, other: Work) -> None:
+        """What was run besides."""
+        self.prefixes += other.prefixes
+        self.rows += other.rows
+        self.tokens += other.tokens
+
 
 @dataclass(frozen=True, eq=False)
 class Forced:

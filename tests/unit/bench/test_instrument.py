@@ -8,6 +8,7 @@ import pytest
 
 from augury.bench.engine import ORACLE, Engine
 from augury.bench.task import REGISTRY, YES
+from augury.oracle.together import Work
 from tests.unit.bench.conftest import MEASURABLE
 
 
@@ -15,9 +16,9 @@ class Cheat(Engine):
     """Knows what is true."""
 
     def answers(self, task, asks, taken, rater, kept):
-        return (
-            [knows(task, ask) for ask in asks] if rater == ORACLE else super().answers(task, asks, taken, rater, kept)
-        )
+        if rater == ORACLE:
+            return [knows(task, ask) for ask in asks], Work()
+        return super().answers(task, asks, taken, rater, kept)
 
 
 def knows(task, ask):
@@ -110,7 +111,7 @@ def test_pairs_ask_both_ways(run, tmp_path):
 @pytest.mark.parametrize("name", ["planted", "same_window", "missing_info"])
 def test_the_order_of_items_changes_no_score(run, name, oracle, tmp_path):
     from augury.bench.item import read_items
-    from augury.bench.run import read_answers
+    from augury.bench.kept import read_answers
     from augury.bench.summary import task_summary
     from tests.unit.bench.conftest import SMALL
 
@@ -118,9 +119,9 @@ def test_the_order_of_items_changes_no_score(run, name, oracle, tmp_path):
     out, task = tmp_path / "run", REGISTRY.tasks[name]
     found = read_items(out / "items" / f"{task.items}.jsonl")
     asks = SMALL.asks(task, found.items)
-    results, work = read_answers(out / "answers" / f"{name}.jsonl", asks)
+    results, _ = read_answers(out / "answers" / f"{name}.jsonl", asks)
     turned = {rater: list(reversed(rows)) for rater, rows in results.items()}
-    again = task_summary(task, found.manifest, list(reversed(asks)), turned, work)
+    again = task_summary(task, found.manifest, list(reversed(asks)), turned)
     for rater, figure in first.headline.raters.items():
         assert again.headline.raters[rater].estimate == pytest.approx(figure.estimate, abs=1e-12)
         assert again.headline.raters[rater].low == pytest.approx(figure.low, abs=1e-9)

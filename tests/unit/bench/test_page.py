@@ -7,8 +7,8 @@ import re
 
 from augury.bench.browse import shown
 from augury.bench.item import read_items
+from augury.bench.kept import read_answers
 from augury.bench.page import page
-from augury.bench.run import read_answers
 from augury.bench.task import REGISTRY
 from tests.unit.bench.conftest import SMALL
 

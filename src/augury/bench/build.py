@@ -1,0 +1,49 @@
+"""Items for a model: the user's published ones, or made now; what cannot be made says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from augury.bench.item import Item, ItemSet, Manifest
+from augury.bench.task import NO, YES, Build, Items, NotMeasurable
+from augury.lm import LanguageModel
+
+Told = Callable[[str, int, int], None]
+
+
+def build_items(
+    lm: LanguageModel, items: Items, size: int, seed: int, told: Told, organisms: Path | None = None
+) -> ItemSet:
+    """Make a set for a model; what cannot be made is told in its manifest.
+
+    Args:
+        lm: The target.
+        items: What to make.
+        size: About how many.
+        seed: Of all draws.
+        told: Called with what is made, how much of it, and of how much.
+        organisms: Where the target's organisms are, or are made; None: in the cache.
+    """
+    wanted = Build(lm, size, seed, {}, organisms, lambda done, total: told(f"making {items.name}", done, total))
+    unmeasurable, found = None, ()
+    try:
+        found = tuple(items.build(wanted))
+        _check_answers(found, min(items.least, size // 4))
+    except NotMeasurable as error:
+        unmeasurable = error.why
+        wanted.counts.update(error.counts)
+    manifest = Manifest(
+        name=items.name, model=lm.identity, origin=items.origin, licence=items.licence,
+        made={"size": size, "seed": seed}, counts={**wanted.counts, "items": len(found)}, unmeasurable=unmeasurable,
+    )  # fmt: skip
+    return ItemSet(manifest, found)
+
+
+def _check_answers(found: Sequence[Item], least: int) -> None:
+    """Refuse a set of yes and no in which one of them hardly occurs."""
+    answers = [item.facts["truth"] for item in found if item.facts.get("truth") in (YES, NO)]
+    counts = {answer: answers.count(answer) for answer in (YES, NO)}
+    if (answers or not found) and min(counts.values()) < least:
+        why = f"it has {counts[YES]} items whose answer is yes and {counts[NO]} whose answer is no"
+        raise NotMeasurable(why, yes=counts[YES], no=counts[NO])
