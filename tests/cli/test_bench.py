@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -38,6 +39,14 @@ def test_misuse_is_told_before_a_model_is_loaded(invoke, tmp_path):
     refused(invoke("bench", "build", "arithmetic"), 2, "no place for the items")
     refused(invoke("bench", "show", tmp_path), 1, "no finished run")
     refused(invoke("bench", "rescore", tmp_path / "none"), 1, "no folder")
+
+
+@pytest.mark.parametrize(("package", "extra"), [("scipy.special", "augury[bench]"), ("matplotlib", "augury[plot]")])
+def test_a_missing_package_is_told_before_hours_of_work(invoke, tmp_path, monkeypatch, package, extra):
+    monkeypatch.setattr("augury.lm.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setitem(sys.modules, package, None)
+    result = invoke("bench", "run", "smollm2", "-o", tmp_path / "run")
+    assert result.exit_code == 1 and extra in result.stderr and not (tmp_path / "run").exists()
 
 
 def test_items_are_built_into_a_file(invoke, tiny, tmp_path):

@@ -30,8 +30,10 @@ from augury.files import locked, write_text
 from augury.lm import LanguageModel
 from augury.lm.adapters import load_target_adapter, remove_adapter
 from augury.oracle import Oracle
+from augury.oracle.plot import need_matplotlib
 from augury.oracle.reading import decoded, default_layers
 from augury.oracle.together import Work
+from augury.stats.clusters import need_scipy
 
 SETTINGS, ANSWERS, BLOCKS, ITEMS, SUMMARY, PAGE = (
     "bench.json", "answers", "blocks", "items", "summary.json", "report.html",
@@ -84,6 +86,7 @@ def run_bench(
         ContractError: Published items are about another model.
         StorageError: The disk is full; finished blocks are kept, and a later call goes on from them.
     """
+    check_installed()
     chosen = bench.chosen(registry)
     why, instead = "another process holds its lock", "wait for it, or choose another -o"
     with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
@@ -98,6 +101,16 @@ def run_bench(
         write_text(out / PAGE, page(summary.to_dict(), single))
         shutil.rmtree(out / BLOCKS, ignore_errors=True)  # all of it stands in the answers
     return summary
+
+
+def check_installed() -> None:
+    """Find out before hours of work whether the intervals and the report can be made.
+
+    Raises:
+        AuguryError: A package is missing.
+    """
+    need_scipy()
+    need_matplotlib("The report")
 
 
 @dataclass(frozen=True)

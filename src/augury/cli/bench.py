@@ -82,7 +82,7 @@ def run_tasks(
     augury bench run smollm2 --profile quick -o runs/bench --json
     """
     from augury.bench.profile import PROFILES
-    from augury.bench.run import Bench, run_bench
+    from augury.bench.run import Bench, check_installed, run_bench
     from augury.bench.tasks import REGISTRY
     from augury.lm import load_model
     from augury.oracle import load_oracle
@@ -93,7 +93,8 @@ def run_tasks(
         raise InputError(f"There is no profile {profile!r}.", f"they are {', '.join(PROFILES)}", "name one of these")
     wanted = None if tasks is None else tuple(name.strip() for name in tasks.split(",") if name.strip())
     chosen = Bench(PROFILES[profile], wanted, seed, data)
-    chosen.chosen(REGISTRY)  # names are checked before a model is loaded
+    chosen.chosen(REGISTRY)  # what can be refused is refused before a model is loaded
+    check_installed()
     with working(f"loading {model}"):
         lm = load_model(model, dtype=dtype, device_map=device)
         loaded = load_oracle(oracle, lm, reader=reader)

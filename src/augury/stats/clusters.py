@@ -210,9 +210,20 @@ def _t(freedom: int, level: float) -> float:
     """The quantile of Student's t at which so much lies between it and its negative."""
     if not 0 < level < 1:
         raise InputError("An interval cannot be made.", f"the level is {level}", "pass a level between 0 and 1")
+    need_scipy()
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + level) / 2))
+
+
+def need_scipy() -> None:
+    """Tell how to install what these intervals are made with.
+
+    Raises:
+        AuguryError: It is not installed.
+    """
     try:
-        from scipy.special import stdtrit
+        import scipy.special  # noqa: F401
     except ImportError as error:
         why = "Student's t needs scipy, which is not installed"
-        raise AuguryError("An interval cannot be made.", why, "pip install 'augury[bench]'") from error
-    return float(stdtrit(freedom, (1 + level) / 2))
+        raise AuguryError("Intervals over problems cannot be made.", why, "pip install 'augury[bench]'") from error
