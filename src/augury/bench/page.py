@@ -172,10 +172,18 @@ def _details(summary: Mapping[str, Any]) -> list[str]:
     found = []
     for name, task in summary["tasks"].items():
         for measure, figures in task["measures"].items():
-            parts = [_sweep(figures), *_parts(figures), _wordings(figures)]
+            parts = [_dose(task), _sweep(figures), *_parts(figures), _wordings(figures)]
             if any(parts):
                 found += [f"<h3>{html.escape(name)}: {html.escape(measure)}</h3>", *parts]
     return ["<h2>Windows, wordings and parts</h2>", *found] if found else []
+
+
+def _dose(task: Mapping[str, Any]) -> str:
+    if "strength at 75%" not in task:
+        return ""
+    found = task["strength at 75%"]
+    told = "at no strength that was tried" if found is None else f"from {found:.3f} of the residual norm on"
+    return f"<p>Three of four pairs are told apart {told}.</p>"
 
 
 def _sweep(figures: Figures) -> str:

@@ -14,6 +14,7 @@ from augury.bench.marks import Measure, compared, figure, marks, measures_of
 from augury.bench.task import Task, Tier
 from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL, TEXT_WINDOW
 from augury.stats.clusters import Figure
+from augury.stats.dose import threshold
 
 SCHEMA = 1
 LEADS = (NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL)  # what the oracle is compared with, item by item
@@ -74,6 +75,14 @@ class TaskSummary:
         """The task's first measure."""
         return next(iter(self.measures.values()), None)
 
+    @property
+    def threshold(self) -> float | None:
+        """Of what is planted the strength at which three of four pairs are told apart; None elsewhere, or beyond 1."""
+        found = self.headline.parts.get("strength", {}) if self.headline else {}
+        known = {float(value): own.estimate for value, raters in found.items() if (own := raters[ORACLE])}
+        doses = sorted(known)
+        return threshold([0.0, *doses], [0.5, *(known[dose] for dose in doses)], 0.75) if doses else None
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready fields."""
         return {
@@ -84,6 +93,7 @@ class TaskSummary:
             "items": self.manifest.model_dump(mode="json", exclude={"model"}),
             "not measurable": self.manifest.unmeasurable,
             "asked": self.asked,
+            **({"strength at 75%": self.threshold} if self.task.tier == "planted state" else {}),
             "measures": {name: found.to_dict() for name, found in self.measures.items()},
         }
 

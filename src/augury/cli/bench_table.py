@@ -30,6 +30,9 @@ def show_summary(found: Mapping[str, Any]) -> None:
             cells = [_figure(figures["raters"].get(rater), interval=rater == RATERS[0]) for rater in RATERS]
             lead = _figure(figures["leads"].get(LEAD), signed=True)
             shown.add_row(name, measure, str(figures["counted"]), *cells, lead)
+        if task.get("strength at 75%") is not None:
+            told = f"three of four pairs are told apart from {task['strength at 75%']:.3f} of the residual norm on"
+            missing.append(f"{name}: {told}")
     console = stdout()
     console.print(shown)
     for line in missing:

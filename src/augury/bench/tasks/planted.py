@@ -16,7 +16,7 @@ from augury.bench.task import NO, REGISTRY, YES, Build, Items, Task
 from augury.bench.texts import texts
 from augury.lm import LanguageModel, transcript_of
 
-STRENGTHS = (0.1, 0.2, 0.4, 0.7, 1.0)
+STRENGTHS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 WINDOW = 10
 BELOW = 6  # the direction is planted a sixth of the depth below what is read
 
