@@ -28,6 +28,10 @@ def test_a_run_is_shown_kept_and_gone_on_with(invoke, tiny, tmp_path, small):
     assert found["tasks"]["planted"]["measures"]["auc"]["raters"]["none"]["estimate"] == 0.5
     assert found == one_object(invoke("bench", "show", tmp_path / "run", "--json"))
     assert invoke("bench", "show", tmp_path / "run").stdout == first.stdout
+    beside = invoke("bench", "compare", tmp_path / "run", tmp_path / "run")
+    assert beside.exit_code == 0 and "within noise" in beside.stdout and f"B  {tiny.oracle}" in beside.stdout
+    rows = one_object(invoke("bench", "compare", tmp_path / "run", tmp_path / "run", "--json"))["tasks"]
+    assert [row["difference"]["estimate"] for row in rows] == [0]
 
 
 def test_misuse_is_told_before_a_model_is_loaded(invoke, tmp_path):
@@ -38,6 +42,7 @@ def test_misuse_is_told_before_a_model_is_loaded(invoke, tmp_path):
     refused(invoke("bench", "build", "arithmetics", "-o", tmp_path / "x"), 2, "did you mean arithmetic")
     refused(invoke("bench", "build", "arithmetic"), 2, "no place for the items")
     refused(invoke("bench", "show", tmp_path), 1, "no finished run")
+    refused(invoke("bench", "compare", tmp_path, tmp_path), 1, "no run of the bench")
     refused(invoke("bench", "rescore", tmp_path / "none"), 1, "no folder")
 
 

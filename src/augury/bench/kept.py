@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from augury.bench.asks import Ask
-from augury.bench.engine import RATERS, Block, Result
+from augury.bench.engine import Block, Result
+from augury.bench.item import Item
 from augury.bench.task import Task
 from augury.errors import FormatError
 from augury.files import write_text
@@ -42,20 +43,40 @@ def _lines(
             yield {**about, "rater": rater, "question": ask.question, **(found[i] or {"unavailable": True})}
 
 
-def read_answers(path: Path, asks: Sequence[Ask]) -> tuple[dict[str, list[Result | None]], dict[str, int]]:
-    """The results of each rater, one for each ask, and what was run.
+def answers_of(path: Path, items: Sequence[Item]) -> tuple[list[Ask], dict[str, list[Result | None]]]:
+    """What a file's answers are to, and the results of each rater, one for each.
+
+    Raises:
+        FormatError: An answer is about an item that there is not, or raters answered different questions.
+    """
+    known = {item.id: item for item in items}
+    asks: dict[str, list[Ask]] = {}
+    found: dict[str, list[Result | None]] = {}
+    for row in (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]):
+        if row["item"] not in known:
+            raise _other(path, f"there is no item {row['item']!r}")
+        asks.setdefault(row["rater"], []).append(
+            Ask(known[row["item"]], row["window"], row["wording"], row["question"])
+        )
+        given = {name: row[name] for name in ("log_probs", "likeliest", "text") if name in row}
+        found.setdefault(row["rater"], []).append(given or None)
+    first = next(iter(asks.values()), [])
+    if any(own != first for own in asks.values()):
+        raise _other(path, "its raters were asked different questions")
+    return first, found
+
+
+def read_answers(path: Path, asks: Sequence[Ask]) -> dict[str, list[Result | None]]:
+    """The results of each rater, one for each ask.
 
     Raises:
         FormatError: The answers are to other questions.
     """
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found: dict[str, list[Result | None]] = {}
-    for row in rows[1:]:
-        given = {name: row[name] for name in ("log_probs", "likeliest", "text") if name in row}
-        found.setdefault(row["rater"], []).append(given or None)
-    asked = [(ask.item.id, ask.window, ask.wording) for ask in asks]
-    first = [(row["item"], row["window"], row["wording"]) for row in rows[1:] if row["rater"] == RATERS[0]]
-    if first != asked or any(len(results) != len(asks) for results in found.values()):
-        why = f"it has answers to {len(first)} questions, and {len(asks)} are asked; or they are others"
-        raise FormatError(f"{path} does not answer this run's questions.", why, "remove it: it is made again")
-    return found, rows[0]["work"]
+    asked, found = answers_of(path, [ask.item for ask in asks])
+    if asked != list(asks):
+        raise _other(path, f"it has answers to {len(asked)} questions, and {len(asks)} are asked; or they are others")
+    return found
+
+
+def _other(path: Path, why: str) -> FormatError:
+    return FormatError(f"{path} does not answer this run's questions.", why, "remove it: it is made again")

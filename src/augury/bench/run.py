@@ -171,7 +171,7 @@ def _ask(
 
 
 def _ran(oracle: Oracle, task: Task, found: ItemSet, asks: Sequence[Ask], out: Path) -> Ran:
-    results, _ = read_answers(out / ANSWERS / f"{task.name}.jsonl", asks)
+    results = read_answers(out / ANSWERS / f"{task.name}.jsonl", asks)
     single = shown(task, asks, results, partial(decoded, oracle.base, special=True))
     return Ran(task_summary(task, found.manifest, asks, results), single)
 

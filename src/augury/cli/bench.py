@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from augury.cli.bars import shown_bars
-from augury.cli.bench_table import show_summary
+from augury.cli.bench_table import show_comparison, show_summary
 from augury.cli.common import guarded, say, stdout, working, write_json
 from augury.cli.options import SHIPPED, AsJson
 from augury.errors import InputError, NotFoundError
@@ -130,6 +130,28 @@ def show_run(
         write_json(found)
     else:
         show_summary(found)
+
+
+@bench.command("compare")
+@guarded
+def compare_runs(
+    one: Annotated[Path, typer.Argument(metavar="A", help="A run's folder.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
+    as_json: AsJson = False,
+) -> None:
+    """Put two runs side by side; the difference is taken item by item, where both were asked the same.
+
+    \b
+    augury bench compare runs/before runs/after
+    """
+    from augury.bench.compare import compare, oracle_of
+
+    rows = compare(one, other)
+    names = oracle_of(one), oracle_of(other)
+    if as_json:
+        write_json({"one": names[0], "other": names[1], "tasks": [row.to_dict() for row in rows]})
+    else:
+        show_comparison(names, rows)
 
 
 @bench.command("organisms")

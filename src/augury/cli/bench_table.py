@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from augury.cli.common import stdout
+
+if TYPE_CHECKING:
+    from augury.bench.compare import Compared
 
 RATERS = ("oracle", "none", "shuffled", "text-window", "text-all", "untrained")
 LEAD = "text-all"
@@ -42,6 +45,32 @@ def show_summary(found: Mapping[str, Any]) -> None:
     if not found["oracle"]["reader"]:
         told = "the text is read by the plain base: a small one cannot answer questions, and to beat it proves little"
         console.print(told, highlight=False)
+
+
+def show_comparison(names: tuple[str, str], rows: Sequence[Compared]) -> None:
+    """Two runs' figures beside each other, with what is noise called so."""
+    from rich.table import Column, Table
+
+    numbers = [Column(name, justify="right") for name in ("A", "B", "B less A")]
+    shown = Table(Column("task", no_wrap=True), "measure", Column("items", justify="right"), *numbers, "")
+    for row in rows:
+        plain = row.to_dict()
+        cells = [_figure(plain["one"]), _figure(plain["other"]), _figure(plain["difference"], signed=True)]
+        shown.add_row(row.task, row.measure, str(row.items), *cells, _verdict(row))
+    console = stdout()
+    console.print(shown)
+    for letter, name in zip("AB", names, strict=True):
+        console.print(f"{letter}  {name}", highlight=False)
+
+
+def _verdict(row: Compared) -> str:
+    """Who is ahead, where the interval of the difference leaves no doubt."""
+    found = row.difference
+    if found is None:
+        return "not the same items"
+    if found.low is None or found.high is None or found.low <= 0 <= found.high:
+        return "within noise"
+    return "B is better" if (found.estimate > 0) == (row.better > 0) else "A is better"
 
 
 def _figure(value: Mapping[str, Any] | None, signed: bool = False, interval: bool = True) -> str:

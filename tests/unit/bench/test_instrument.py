@@ -119,7 +119,7 @@ def test_the_order_of_items_changes_no_score(run, name, oracle, tmp_path):
     out, task = tmp_path / "run", REGISTRY.tasks[name]
     found = read_items(out / "items" / f"{task.items}.jsonl")
     asks = SMALL.asks(task, found.items)
-    results, _ = read_answers(out / "answers" / f"{name}.jsonl", asks)
+    results = read_answers(out / "answers" / f"{name}.jsonl", asks)
     turned = {rater: list(reversed(rows)) for rater, rows in results.items()}
     again = task_summary(task, found.manifest, list(reversed(asks)), turned)
     for rater, figure in first.headline.raters.items():

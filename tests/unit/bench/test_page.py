@@ -32,7 +32,7 @@ def test_single_answers_are_the_runs(run, tmp_path, lm):
     run("same_window")
     out, task = tmp_path / "run", REGISTRY.tasks["same_window"]
     asks = SMALL.asks(task, read_items(out / "items" / "same_window.jsonl").items)
-    results, _ = read_answers(out / "answers" / "same_window.jsonl", asks)
+    results = read_answers(out / "answers" / "same_window.jsonl", asks)
     rows = shown(task, asks, results, lm.tokenizer.decode)
     assert len(rows) == sum(ask.window == task.window for ask in asks)
     own = [i for i, ask in enumerate(asks) if ask.window == task.window]
