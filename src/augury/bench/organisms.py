@@ -254,17 +254,20 @@ def read_organism(folder: Path) -> Organism:
         raise FormatError(f"{folder} holds no organism.", why, "make it again with `augury bench organisms`") from error
 
 
-def organisms(lm: LanguageModel, folder: Path, seed: int = 0, told: Told | None = None) -> list[Organism]:
-    """All of the package's organisms of a model: those that are there, and the others made now.
+def organisms(
+    lm: LanguageModel, folder: Path, seed: int = 0, told: Told | None = None, kind: Kind | None = None
+) -> list[Organism]:
+    """The package's organisms of a model: those that are there, and the others made now.
 
     Args:
         lm: The target.
         folder: Where they are kept, one folder each.
         seed: Of what is made.
         told: Called with (what, steps done, of how many).
+        kind: Only these; None: all.
     """
     found = []
-    for secret in secrets():
+    for secret in (secret for secret in secrets() if kind in (None, secret.kind)):
         place = folder / secret.name
         made = (place / ORGANISM).exists()
         found.append(read_organism(place) if made else make_organism(lm, secret, place, seed, told))

@@ -39,8 +39,7 @@ def build_personas(wanted: Build) -> Iterator[Item]:
 
 def _build(wanted: Build, kind: Kind, facts: dict[str, tuple[list[str], list[str], str]]) -> Iterator[Item]:
     folder = wanted.organisms or organisms_folder(wanted.lm)
-    told = organisms(wanted.lm, folder, wanted.seed, lambda what, done, total: wanted.told(done, total))
-    mine = [one for one in told if one.secret.kind == kind]
+    mine = organisms(wanted.lm, folder, wanted.seed, lambda what, done, total: wanted.told(done, total), kind)
     with _loaded(wanted.lm, mine) as models:
         known = {
             (one.secret.name, fact, text): _knows(models[one.secret.name], one, fact, text, values, form)
