@@ -30,9 +30,17 @@ class Profile:
     def asks(self, task: Task, items: tuple[Item, ...]) -> list[Ask]:
         """What a task asks: every wording at its own window, and the first at the others."""
         counted = [item for item in items if task.where(item)]
-        chosen = counted[: self.items] if self.items else counted
+        chosen = _whole_problems(counted, self.items) if self.items else counted
         others = [window for window in task.sweep if window != task.window] if self.sweep else []
         return [*asks_of(task, chosen, [task.window], self.wordings), *asks_of(task, chosen, others, 1)]
+
+
+def _whole_problems(items: list[Item], most: int) -> list[Item]:
+    """The first items, cut where a problem ends: what asks both ways about one text stays together."""
+    end = min(most, len(items))
+    while 0 < end < len(items) and items[end].problem == items[end - 1].problem:
+        end -= 1
+    return items[: end or most]
 
 
 PROFILES = {

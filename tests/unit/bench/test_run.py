@@ -200,3 +200,10 @@ def test_items_come_back_as_they_were_written(run, lm, tmp_path):
         path.write_text("\n".join(broken))
         with pytest.raises(FormatError, match=told):
             read_items(path)
+
+
+def test_a_profile_cuts_between_problems():
+    items = tuple(Item(str(i), f"p{i // 9}", (1, i), (1,), {"concept": "x"}) for i in range(90))
+    task = REGISTRY.tasks["planted"]
+    for most, kept in ((80, 72), (81, 81), (5, 5), (200, 90)):
+        assert len(replace(SMALL, items=most, wordings=1, sweep=False).asks(task, items)) == kept
