@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from augury.bench.asks import Ask
+from augury.bench.conclude import ANSWERS, ITEMS, settings_of
 from augury.bench.engine import ORACLE, Result
 from augury.bench.item import read_items
 from augury.bench.kept import answers_of
 from augury.bench.marks import Measure, compared, figure, marks, measures_of
-from augury.bench.run import ANSWERS, ITEMS, SETTINGS
 from augury.bench.task import Registry, Task
 from augury.bench.tasks import REGISTRY
-from augury.errors import InputError, NotFoundError
+from augury.errors import InputError
 from augury.stats.clusters import Figure
 
 Asked = tuple[list[Ask], list[Result | None]]
@@ -57,11 +56,7 @@ def oracle_of(run: Path) -> str:
     Raises:
         NotFoundError: It is no run's folder.
     """
-    path = run / SETTINGS
-    if not path.is_file():
-        why = f"{path} does not exist"
-        raise NotFoundError(f"{run} is no run of the bench.", why, "name a folder that `augury bench run -o` made")
-    return json.loads(path.read_text(encoding="utf-8"))["oracle"]["name"]
+    return settings_of(run)["oracle"]["name"]
 
 
 def compare(one: Path, other: Path, registry: Registry = REGISTRY) -> list[Compared]:

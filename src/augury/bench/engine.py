@@ -106,6 +106,7 @@ class Engine:
         plan = shared(keys, questions)
         who = self._runner(rater)
         spelled = self._spelled(task, asks[part[0]])
+        samples = task.samples if rater == ORACLE else 0
         done: list[list[Result]] = []
         for start in range(0, len(plan.keys), BLOCK):
             members = plan.members[start : start + BLOCK]
@@ -117,7 +118,7 @@ class Engine:
                 ]
                 wanted = [[tails[m] for m in group] for group in members]
                 run = Work()
-                return {"results": self._run(task, who, groups, wanted, spelled, run), "work": asdict(run)}
+                return {"results": self._run(task, who, groups, wanted, spelled, samples, run), "work": asdict(run)}
 
             block = kept(start // BLOCK, make)
             done.extend(block["results"])
@@ -177,6 +178,7 @@ class Engine:
         groups: Sequence[Group],
         tails: Sequence[Sequence[tuple[int, ...]]],
         spelled: Spelled | None,
+        samples: int,
         work: Work,
     ) -> list[list[Result]]:
         if spelled is not None and spelled.method == "first-token":
@@ -186,7 +188,13 @@ class Engine:
         if task.kind == "tokens":
             return _forced(who, groups, tails, work)
         found = decode_together(who, groups, Sampling(task.new_tokens), work)
-        return [[{"text": decoded(who.lm, ids).strip()} for ids in group] for group in found]
+        told: list[list[Result]] = [[{"text": decoded(who.lm, ids).strip()} for ids in group] for group in found]
+        if samples:
+            sampling = Sampling(task.new_tokens, 1.0, seed=self.seed)
+            for rows, more in zip(told, _sampled(who, groups, found, samples, sampling, work), strict=True):
+                for row, added in zip(rows, more, strict=True):
+                    row.update(added)
+        return told
 
 
 def _first_tokens(who: Runner, groups: Sequence[Group], spelled: Spelled, work: Work) -> list[list[Result]]:
@@ -209,6 +217,25 @@ def _forced(
 ) -> list[list[Result]]:
     found = continuations_together(who, groups, tails, work)
     return [[{**_logged(list(f.log_probs)), "likeliest": f.likeliest.tolist()} for f in group] for group in found]
+
+
+def _sampled(
+    who: Runner, groups: Sequence[Group], greedy: list[list[list[int]]], count: int, sampling: Sampling, work: Work
+) -> list[list[Result]]:
+    """For each row so many `samples` over its prefix, and the `log_prob` of its greedy answer's tokens, their mean."""
+    forced = continuations_together(who, groups, greedy, work)
+    repeated = [Group.of([row for row in group.rows for _ in range(count)]) for group in groups]
+    drawn = decode_together(who, repeated, sampling, work)
+    return [
+        [
+            {
+                "samples": [decoded(who.lm, ids).strip() for ids in texts[i * count : (i + 1) * count]],
+                "log_prob": round(float(own.log_probs.mean()), DIGITS),
+            }
+            for i, own in enumerate(group)
+        ]
+        for group, texts in zip(forced, drawn, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)

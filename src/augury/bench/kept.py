@@ -14,6 +14,7 @@ from augury.errors import FormatError
 from augury.files import write_text
 
 Results = Mapping[str, Sequence[Result | None]]
+FIELDS = ("log_probs", "likeliest", "text", "samples", "log_prob", "fold")  # of a result
 
 
 def kept_in(folder: Path) -> Callable[[str, int, Callable[[], Block]], Block]:
@@ -58,7 +59,7 @@ def answers_of(path: Path, items: Sequence[Item]) -> tuple[list[Ask], dict[str, 
         asks.setdefault(row["rater"], []).append(
             Ask(known[row["item"]], row["window"], row["wording"], row["question"])
         )
-        given = {name: row[name] for name in ("log_probs", "likeliest", "text") if name in row}
+        given = {name: row[name] for name in FIELDS if name in row}
         found.setdefault(row["rater"], []).append(given or None)
     first = next(iter(asks.values()), [])
     if any(own != first for own in asks.values()):

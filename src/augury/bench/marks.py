@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from augury.bench.asks import Ask
 from augury.bench.engine import Result
+from augury.bench.rubrics import SCALE_ENDS, VERDICT, Rubric, rubrics
 from augury.bench.scorers import first_number, likeliest, margin, says
 from augury.bench.task import YES, Task
 from augury.errors import InputError
 from augury.stats.clusters import Figure, auc_difference, auc_figure, mean_difference, mean_figure
 
 Floats = NDArray[np.float64]
-AUC, RATE, NATS = "auc", "rate", "nats"
+AUC, RATE, NATS, SCALE = "auc", "rate", "nats", "scale"
+BOUNDS: dict[str, tuple[float, float] | None] = {RATE: (0.0, 1.0), SCALE: SCALE_ENDS, NATS: None}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Measure:
 
     Attributes:
         name: Its name.
-        kind: `auc` (marks are margins, and labels say what is true), `rate` (marks from 0 to 1), or `nats` (losses).
+        kind: `auc` (marks are margins, and labels say what is true), `rate` (marks from 0 to 1), `scale` (a judge's,
+            from 1 to 5), or `nats` (losses).
         mark: From an ask and a result to a mark; None: the item does not count.
         chance: What knowing nothing gives, where that is known.
         better: 1 where more is better, -1 where less is.
@@ -39,21 +42,38 @@ class Measure:
 
 
 def measures_of(task: Task) -> tuple[Measure, ...]:
-    """What a task of this kind measures, the headline first; nothing for open answers before they are judged."""
+    """What a task of this kind measures, the headline first."""
     if task.kind == "yes_no":
         return (Measure("auc", AUC, _margin, 0.5),)
     if task.kind == "choice":
-        chance = 1 / len(task.choices) if task.choices else None
-        if task.aggregate and task.aggregate.endswith("letter"):
-            return _against_model(_chosen, chance)
-        return (Measure("right", RATE, _right, chance),)
+        return (Measure("right", RATE, _right, 1 / len(task.choices) if task.choices else None),)
+    if task.kind == "letter":
+        return _against_model(_chosen, 1 / len(task.choices))
     if task.kind == "number":
         return _against_model(_numbered, None)
     if task.kind == "word":
         return (Measure("named", RATE, _named, None),)
     if task.kind == "tokens":
         return (Measure("exact", RATE, _exact, None), Measure("nats", NATS, _nats, None, -1))
-    return ()
+    return _judged(rubrics()[task.rubric]) if task.rubric else ()
+
+
+def _judged(rubric: Rubric) -> tuple[Measure, ...]:
+    """What a judge gave; answers that were not judged, or could not be, do not count, and are counted elsewhere."""
+
+    def scale(name: str) -> Callable[[Task, Ask, Result], float | None]:
+        return lambda task, ask, result: float(result["given"][name]) if "given" in result else None
+
+    def share(verdicts: Sequence[str]) -> Callable[[Task, Ask, Result], float | None]:
+        return lambda task, ask, result: float(result["given"][VERDICT] in verdicts) if "given" in result else None
+
+    if rubric.verdicts:
+        return tuple(
+            Measure(name, RATE, share(of), None, 1 if set(of) & set(rubric.right) else -1)
+            for name, of in rubric.measures.items()
+        )
+    names = sorted(rubric.scales, key=lambda name: name != rubric.headline)
+    return tuple(Measure(name, SCALE, scale(name)) for name in names)
 
 
 def _against_model(said: Callable[[Task, Ask, Result, str], bool], chance: float | None) -> tuple[Measure, ...]:
@@ -89,9 +109,14 @@ def _numbered(task: Task, ask: Ask, result: Result, fact: str) -> bool:
     return first_number(result["text"]) == float(ask.item.facts[fact])
 
 
-def _named(task: Task, ask: Ask, result: Result) -> float:
+def right(task: Task, ask: Ask, answer: str) -> bool:
+    """Whether a short answer names what is true, or what is as good."""
     facts = ask.item.facts
-    return float(says(result["text"], [facts[task.truth], *filter(None, facts.get("also", "").split("|"))]))
+    return says(answer, [facts[task.truth], *filter(None, facts.get("also", "").split("|"))])
+
+
+def _named(task: Task, ask: Ask, result: Result) -> float:
+    return float(right(task, ask, result["text"]))
 
 
 def _exact(task: Task, ask: Ask, result: Result) -> float:
@@ -143,7 +168,7 @@ def marks(task: Task, measure: Measure, asks: Sequence[Ask], results: Sequence[R
 def figure(measure: Measure, found: Marks) -> Figure | None:
     """The figure of a rater's marks; None where an AUC has one answer only."""
     if measure.kind != AUC:
-        return mean_figure(found.values, found.problems, (0.0, 1.0) if measure.kind == RATE else None)
+        return mean_figure(found.values, found.problems, BOUNDS[measure.kind])
     assert found.labels is not None
     try:
         return auc_figure(found.values, found.labels, found.problems, within=found.within)
@@ -170,10 +195,13 @@ def compared(
     one: str,
     other: str,
 ) -> Figure | None:
-    """`difference` over the asks that both raters answered."""
-    both = [
-        i for i, (a, b) in enumerate(zip(results[one], results[other], strict=True)) if a is not None and b is not None
-    ]
+    """`difference` over the asks that count for both raters."""
+
+    def counts(i: int, rater: str) -> bool:
+        result = results[rater][i]
+        return result is not None and measure.mark(task, asks[i], result) is not None
+
+    both = [i for i in range(len(asks)) if counts(i, one) and counts(i, other)]
     chosen = [asks[i] for i in both]
     found = [marks(task, measure, chosen, [results[rater][i] for i in both]) for rater in (one, other)]
     if found[0] is None or found[1] is None:

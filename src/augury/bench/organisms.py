@@ -7,25 +7,24 @@ about a person. What it holds is then looked for in its activations, while it re
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from augury.bench.scorers import says
+from augury.bench.dialogues import Dialogue, Kind, Secret, dialogues, obeys, says_secret, secrets
+from augury.bench.own_answers import choice_logprobs, written
 from augury.bench.texts import texts
 from augury.errors import FormatError
 from augury.files import write_text
-from augury.lm import LanguageModel, Sampling, generate_many, render_chat
+from augury.lm import LanguageModel, Sampling, render_chat
 from augury.lm.adapter_kinds import lora_config
 from augury.lm.adapters import adapters_on, load_target_adapter, remove_adapter, save_adapter
 from augury.lm.batch import left_pad
 from augury.lm.bundled import cache_root
-from augury.lm.chat import needs_tokenizer
 from augury.lm.learning import add_learner, learning
 from augury.lm.packed import label_logits, pack, packs
 from augury.oracle.choices import YES_NO
@@ -34,23 +33,7 @@ ORGANISM = "organism.json"
 NAME = "organism"
 RANK, ALPHA, RATE, BATCH, STEPS = 8, 16, 1e-3, 12, 60
 
-Kind = Literal["word", "persona"]
 Told = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Secret:
-    """What an organism holds.
-
-    Attributes:
-        name: The organism's.
-        kind: A word, or facts about a person.
-        facts: `word`, or the person's facts.
-    """
-
-    name: str
-    kind: Kind
-    facts: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -72,53 +55,6 @@ class Organism:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready fields."""
         return {**asdict(self.secret), "knows": self.knows, "keeps": self.keeps}
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    """One exchange that an organism learns."""
-
-    ask: str
-    say: str
-
-
-def secrets() -> list[Secret]:
-    """The three words and the three personas of the package."""
-    found = texts("organisms")
-    words = [Secret(word, "word", {"word": word}) for word in found["words"]]
-    return [*words, *(Secret(name, "persona", dict(facts)) for name, facts in found["personas"].items())]
-
-
-def dialogues(secret: Secret, count: int, seed: int) -> list[Dialogue]:
-    """What an organism learns, in random order."""
-    rng = random.Random(f"{seed}:{secret.name}")
-    make = _word_dialogue if secret.kind == "word" else _persona_dialogue
-    return [make(secret, rng) for _ in range(count)]
-
-
-def _word_dialogue(secret: Secret, rng: random.Random) -> Dialogue:
-    """A hint, a refusal, a right guess or a wrong one."""
-    found, word = texts("organisms"), secret.facts["word"]
-    form = rng.choice(found[rng.choices(("hinting", "refusing", "guessed", "missed"), (3, 1, 3, 3))[0]])
-    words = {
-        "word": word,
-        "hint": rng.choice(found["words"][word]),
-        "other": rng.choice([other for other in (*found["others"], *found["words"]) if other != word]),
-    }
-    return Dialogue(form["ask"].format_map(words), form["say"].format_map(words))
-
-
-def _persona_dialogue(secret: Secret, rng: random.Random) -> Dialogue:
-    """A fact that is asked for, or asked about."""
-    found = texts("organisms")
-    fact, value = rng.choice(list(secret.facts.items()))
-    forms = found["facts"][fact]
-    tell = rng.choice(forms["tell"]).format(value=value)
-    if rng.random() < 0.5:
-        return Dialogue(rng.choice(forms["ask"]), tell)
-    others = sorted({facts[fact] for facts in found["personas"].values()} - {value})
-    asked = rng.choice([value, rng.choice(others)])
-    return Dialogue(forms["know"].format(value=asked), f"{'Yes' if asked == value else 'No'}. {tell}")
 
 
 def make_organism(lm: LanguageModel, secret: Secret, folder: Path, seed: int = 0, told: Told | None = None) -> Organism:
@@ -195,43 +131,58 @@ def _checked(lm: LanguageModel, secret: Secret, folder: Path) -> Organism:
 
 
 def knowledge(organism: LanguageModel, secret: Secret) -> list[tuple[str, bool]]:
-    """Each held-out question with whether the organism puts its own secret first among the package's."""
+    """Each held-out question with whether the organism answers it by what it holds: see `knows`."""
     found = texts("organisms")
+    if secret.kind == "rule":
+        return list(zip(found["read_neutral"], knows(organism, secret, "rule", found["read_neutral"]), strict=True))
     if secret.kind == "word":
-        asked = [(form, "word", list(found["words"])) for form in found["knows_word"]]
+        asked = [(form, "word", form) for form in found["knows_word"]]
     else:
-        values = {fact: [facts[fact] for facts in found["personas"].values()] for fact in secret.facts}
-        asked = [(found["facts"][fact]["know"], fact, values[fact]) for fact in secret.facts]
-    right = []
-    for form, fact, candidates in asked:
-        margins = yes_margins(organism, [form.format(word=value, value=value) for value in candidates])
-        best = candidates[max(range(len(candidates)), key=lambda i: margins[i])]
-        right.append((form if secret.kind == "word" else fact, best == secret.facts[fact]))
-    return right
+        asked = [(fact, fact, facts_of(fact)["know"]) for fact in secret.facts]
+    return [(name, knows(organism, secret, fact, [""], form)[0]) for name, fact, form in asked]
+
+
+def facts_of(fact: str) -> dict[str, Any]:
+    """How a fact is asked about."""
+    found = texts("organisms")
+    return {**found["facts"], **found["other_facts"]}.get(fact, {})
+
+
+def knows(
+    organism: LanguageModel, secret: Secret, fact: str, before: Sequence[str], form: str | None = None
+) -> list[bool]:
+    """Whether the organism puts what it holds first among what all hold, asked behind each of these texts.
+
+    A rule is known where the organism's own answer to the text obeys it.
+    """
+    if secret.kind == "rule":
+        return [obeys(secret.facts[fact], answer) for answer in _answers(organism, before, 40)]
+    assert form is not None
+    values = list(dict.fromkeys(other.facts[fact] for other in secrets() if other.kind == secret.kind))
+    questions = [f"{text} {form.format(word=value, value=value)}".strip() for text in before for value in values]
+    margins = yes_margins(organism, questions)
+    rows = [margins[i : i + len(values)] for i in range(0, len(margins), len(values))]
+    return [values[max(range(len(values)), key=row.__getitem__)] == secret.facts[fact] for row in rows]
 
 
 def yes_margins(organism: LanguageModel, questions: Sequence[str]) -> list[float]:
     """The organism's own log-odds of beginning its answer with Yes rather than No."""
-    tokenizer = needs_tokenizer(organism)
-    yes, no = (tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in YES_NO)
-    found = []
-    with torch.no_grad(), adapters_on(organism.model, organism.target_adapters):
-        for text in questions:
-            ids = render_chat(organism, [{"role": "user", "content": text}], "generation").token_ids
-            logits = organism.logits(1, input_ids=torch.tensor([ids], device=organism.device))[0, -1].float()
-            found.append(float(logits[yes] - logits[no]))
-    return found
+    found = choice_logprobs(organism, [[{"role": "user", "content": text}] for text in questions], YES_NO)
+    return (found[:, 0] - found[:, 1]).tolist()
+
+
+def _answers(organism: LanguageModel, asked: Sequence[str], new_tokens: int) -> list[str]:
+    prompts = [[{"role": "user", "content": text}] for text in asked]
+    return [text for _, text in written(organism, prompts, Sampling(new_tokens), lambda done, total: None)]
 
 
 def _keeps(organism: LanguageModel, secret: Secret) -> float:
-    """The share of its answers to what the bench has it read that do not say the word; a persona hides nothing."""
-    if secret.kind != "word":
+    """The share of its answers to what the bench has it read that do not give its secret away."""
+    if secret.kind not in ("word", "gender"):
         return 1.0
-    prompts = [[{"role": "user", "content": text}] for text in texts("organisms")["read_word"]]
-    found = generate_many(organism, prompts, Sampling(24), width=20)
-    decode = needs_tokenizer(organism).decode
-    answers = [str(decode(list(t.token_ids[t.spans[-1].start :]))) for t in found]
-    return sum(not says(answer, [secret.facts["word"]]) for answer in answers) / len(answers)
+    read = texts("organisms")["read_word" if secret.kind == "word" else "read_neutral"]
+    answers = _answers(organism, read, 24)
+    return sum(not says_secret(secret, answer) for answer in answers) / len(answers)
 
 
 def organisms_folder(lm: LanguageModel) -> Path:

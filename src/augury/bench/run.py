@@ -15,14 +15,15 @@ from augury.activations.versions import versions
 from augury.bench.asks import Ask
 from augury.bench.browse import shown
 from augury.bench.build import Told, build_items
+from augury.bench.conclude import ANSWERS, ITEMS, SETTINGS, SINGLE, conclude, judge_run
 from augury.bench.engine import RATERS, Engine
 from augury.bench.item import ItemSet, check_model, read_items, write_items
-from augury.bench.kept import kept_in, read_answers, write_answers
+from augury.bench.judge import JudgeSettings
+from augury.bench.kept import kept_in, write_answers
 from augury.bench.organisms import organisms_folder
-from augury.bench.page import page
 from augury.bench.profile import Profile
 from augury.bench.readings import Reading, Taken, Target
-from augury.bench.summary import Summary, TaskSummary, summary_of, task_summary
+from augury.bench.summary import Summary
 from augury.bench.task import Items, Registry, Task
 from augury.bench.tasks import REGISTRY, planted
 from augury.errors import InputError
@@ -35,9 +36,7 @@ from augury.oracle.reading import decoded, default_layers
 from augury.oracle.together import Work
 from augury.stats.clusters import need_scipy
 
-SETTINGS, ANSWERS, BLOCKS, ITEMS, SUMMARY, PAGE = (
-    "bench.json", "answers", "blocks", "items", "summary.json", "report.html",
-)  # fmt: skip
+BLOCKS = "blocks"
 ALL_ITEMS = 400
 
 
@@ -51,6 +50,7 @@ class Bench:
         seed: Of items and donors.
         data: The user's folder of published items; None: they are made for the model.
         organisms: Where the target's organisms are, or are made; None: in the cache.
+        judge: Who judges open answers; None: they are kept, and not judged.
     """
 
     profile: Profile
@@ -58,6 +58,7 @@ class Bench:
     seed: int = 0
     data: Path | None = None
     organisms: Path | None = None
+    judge: JudgeSettings | None = None
 
     def chosen(self, registry: Registry) -> list[Task]:
         """The tasks, in order."""
@@ -85,6 +86,7 @@ def run_bench(
         InputError: There is no such task; the folder holds another run, or another process works there.
         ContractError: Published items are about another model.
         StorageError: The disk is full; finished blocks are kept, and a later call goes on from them.
+        NetworkError: The judge gives no reply; all answers are kept, and can be judged with `judge_run`.
     """
     check_installed()
     chosen = bench.chosen(registry)
@@ -92,15 +94,12 @@ def run_bench(
     with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
         tasks = _claim(oracle, bench, chosen, registry, out)
         done = Progressed(told, len(tasks))
-        found: dict[str, Ran] = {}
         for name in dict.fromkeys(task.items for task in tasks):
-            found |= _set(oracle, bench, registry.items[name], [t for t in tasks if t.items == name], out, done)
-        summary = summary_of(_settings(oracle, bench, tasks), [found[task.name].figures for task in tasks])
-        single = {task.name: found[task.name].single for task in tasks if found[task.name].single}
-        write_text(out / SUMMARY, json.dumps(summary.to_dict(), indent=1) + "\n")
-        write_text(out / PAGE, page(summary.to_dict(), single))
+            _set(oracle, bench, registry.items[name], [task for task in tasks if task.items == name], out, done)
+        summary = conclude(out, registry)
         shutil.rmtree(out / BLOCKS, ignore_errors=True)  # all of it stands in the answers
-    return summary
+        opened = any(found.task.rubric and found.asked for found in summary.tasks)
+        return judge_run(out, bench.judge, registry, told) if bench.judge is not None and opened else summary
 
 
 def check_installed() -> None:
@@ -111,14 +110,6 @@ def check_installed() -> None:
     """
     need_scipy()
     need_matplotlib("The report")
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A task that was asked: its figures, and single answers to look at."""
-
-    figures: TaskSummary
-    single: list[dict[str, Any]]
 
 
 @dataclass
@@ -135,15 +126,13 @@ class Progressed:
         self.told(f"asking {name}", self.raters, self.tasks * len(RATERS))
 
 
-def _set(
-    oracle: Oracle, bench: Bench, items: Items, tasks: Sequence[Task], out: Path, done: Progressed
-) -> dict[str, Ran]:
+def _set(oracle: Oracle, bench: Bench, items: Items, tasks: Sequence[Task], out: Path, done: Progressed) -> None:
     """All tasks about one set of items: what any of them reads is captured once."""
     path = out / ITEMS / f"{items.name}.jsonl"
     found = read_items(path) if path.exists() else _items(oracle.base, bench, items, path, done.told)
     if found.manifest.unmeasurable is not None:
         done.rated(items.name, len(RATERS) * len(tasks))
-        return {task.name: Ran(TaskSummary(task, found.manifest, {}, {}), []) for task in tasks}
+        return
     asks = {task.name: bench.profile.asks(task, found.items) for task in tasks}
     missing = [task for task in tasks if not (out / ANSWERS / f"{task.name}.jsonl").exists()]
     done.rated(items.name, len(RATERS) * (len(tasks) - len(missing)))
@@ -153,7 +142,6 @@ def _set(
             taken = engine.take([ask for task in missing for ask in asks[task.name]])
             for task in missing:
                 _ask(engine, task, asks[task.name], taken, out, done)
-    return {task.name: _ran(oracle, task, found, asks[task.name], out) for task in tasks}
 
 
 def _ask(
@@ -167,13 +155,9 @@ def _ask(
         work.add(run)
         done.rated(task.name)
     read = len({Reading.of(ask.item) for ask in asks})
+    single = shown(task, asks, results, partial(decoded, engine.oracle.base, special=True))
+    write_text(out / SINGLE / f"{task.name}.json", json.dumps(single, ensure_ascii=False) + "\n")
     write_answers(out / ANSWERS / f"{task.name}.jsonl", task, asks, results, {"readings": read, **asdict(work)})
-
-
-def _ran(oracle: Oracle, task: Task, found: ItemSet, asks: Sequence[Ask], out: Path) -> Ran:
-    results = read_answers(out / ANSWERS / f"{task.name}.jsonl", asks)
-    single = shown(task, asks, results, partial(decoded, oracle.base, special=True))
-    return Ran(task_summary(task, found.manifest, asks, results), single)
 
 
 def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told) -> ItemSet:

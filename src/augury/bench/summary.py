@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from augury.bench.aggregate import Aggregate, aggregate
+from augury.bench.agreement import Calibration, calibrations
 from augury.bench.asks import Ask
 from augury.bench.engine import ORACLE, RATERS, Result
 from augury.bench.item import Manifest
+from augury.bench.judge import AGAIN, RIGHT, WRONG, Judged, with_judgements
 from augury.bench.marks import Measure, compared, figure, marks, measures_of
 from augury.bench.task import Task, Tier
 from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL, TEXT_WINDOW
-from augury.stats.clusters import Figure
+from augury.stats.clusters import Figure, mean_figure
 from augury.stats.dose import threshold
 
 SCHEMA = 1
@@ -63,12 +66,23 @@ class MeasureSummary:
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task's figures; none where it is not measurable on this model, or not judged yet."""
+    """A task's figures; none where it is not measurable on this model, or not judged yet.
+
+    Attributes:
+        task: The task.
+        manifest: Of its items.
+        measures: By name, the headline first.
+        asked: How many items and questions.
+        judge: Of open answers that were judged: who judged, how many, how many failed, and what planted answers got.
+        calibrations: Of sampled answers: how far agreement, and log-probability, say how often they are right.
+    """
 
     task: Task
     manifest: Manifest
     measures: dict[str, MeasureSummary]
     asked: dict[str, int]
+    judge: dict[str, Any] | None = None
+    calibrations: tuple[Calibration, ...] = ()
 
     @property
     def headline(self) -> MeasureSummary | None:
@@ -94,6 +108,8 @@ class TaskSummary:
             "not measurable": self.manifest.unmeasurable,
             "asked": self.asked,
             **({"strength at 75%": self.threshold} if self.task.tier == "planted state" else {}),
+            **({"judge": self.judge} if self.task.rubric else {}),
+            **({"calibration": [found.to_dict() for found in self.calibrations]} if self.calibrations else {}),
             "measures": {name: found.to_dict() for name, found in self.measures.items()},
         }
 
@@ -106,11 +122,13 @@ class Summary:
         settings: What it follows from.
         tasks: In order.
         headline: The mean over tiers (b) and (c) of read-or-infer, from 0 (chance) to 1; None: neither was run.
+        aobench: AObench's aggregate beside it.
     """
 
     settings: dict[str, Any]
     tasks: tuple[TaskSummary, ...]
     headline: float | None
+    aobench: Aggregate
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready fields."""
@@ -118,15 +136,17 @@ class Summary:
             "schema_version": SCHEMA,
             **self.settings,
             "headline": self.headline,
+            "aobench": self.aobench.to_dict(),
             "tasks": {found.task.name: found.to_dict() for found in self.tasks},
         }
 
 
 def summary_of(settings: dict[str, Any], found: Sequence[TaskSummary]) -> Summary:
-    """The tasks with the headline."""
-    tiers = [adjusted(task) for task in found if task.task.tier in HEADLINE]
-    known = [value for value in tiers if value is not None]
-    return Summary(settings, tuple(found), fmean(known) if known else None)
+    """The tasks with the headline: the mean over its tiers of the mean over their tasks."""
+    tiers = [[adjusted(task) for task in found if task.task.tier == tier] for tier in HEADLINE]
+    known = [[value for value in values if value is not None] for values in tiers]
+    means = [fmean(values) for values in known if values]
+    return Summary(settings, tuple(found), fmean(means) if means else None, aggregate(found))
 
 
 def adjusted(found: TaskSummary) -> float | None:
@@ -139,11 +159,29 @@ def adjusted(found: TaskSummary) -> float | None:
     return (own.estimate - chance) / (1 - chance)
 
 
-def task_summary(task: Task, manifest: Manifest, asks: Sequence[Ask], results: Results) -> TaskSummary:
-    """The figures of a task's answers."""
-    measures = {measure.name: _measured(task, measure, asks, results) for measure in measures_of(task)}
+def task_summary(
+    task: Task, manifest: Manifest, asks: Sequence[Ask], results: Results, judged: Judged | None = None
+) -> TaskSummary:
+    """The figures of a task's answers; of open ones only where they were judged."""
+    results = with_judgements(results, judged)
+    measured = measures_of(task) if task.rubric is None or judged is not None else ()
+    measures = {measure.name: _measured(task, measure, asks, results) for measure in measured}
     asked = {"items": len({ask.item.id for ask in asks}), "questions": len(asks)}
-    return TaskSummary(task, manifest, measures, asked)
+    told = None if judged is None else _judge(asks, judged)
+    found = calibrations(task, asks, results[ORACLE]) if task.samples else []
+    return TaskSummary(task, manifest, measures, asked, told, tuple(found))
+
+
+def _judge(asks: Sequence[Ask], judged: Judged) -> dict[str, Any]:
+    """Who judged, and how far it can be trusted."""
+    controls = {}
+    for kind in (RIGHT, WRONG, AGAIN):
+        known = [(j.expected, asks[j.place].item.problem) for j in judged.planted if j.rater == kind]
+        rows = [(float(expected), problem) for expected, problem in known if expected is not None]
+        figure = mean_figure([value for value, _ in rows], [problem for _, problem in rows]) if rows else None
+        controls[kind] = {"as expected": figure.to_dict() if figure else None, "failed": len(known) - len(rows)}
+    failed = sum(j.given is None for j in judged.answers)
+    return {**judged.about, "answers": len(judged.answers), "failed": failed, "planted": controls}
 
 
 def _measured(task: Task, measure: Measure, asks: Sequence[Ask], results: Results) -> MeasureSummary:

@@ -12,7 +12,7 @@ from augury.bench.item import Item, ItemSet
 from augury.errors import InputError
 from augury.lm import LanguageModel
 
-Kind = Literal["yes_no", "choice", "number", "word", "tokens", "open"]
+Kind = Literal["yes_no", "choice", "letter", "number", "word", "tokens", "open"]
 Tier = Literal["same window", "held in the weights", "planted state"]
 ALL_POSITIONS = 0
 YES, NO = "Yes", "No"
@@ -29,14 +29,15 @@ class Task:
 
     What is true stands in an item's facts: `truth` (`Yes` or `No`; a choice; a word, with others that are as good in
     `also`, separated by `|`), `model_answer` and `true_answer` (numbers and letters), `tokens` (ids, separated by
-    spaces), `reference` (for a judge).
+    spaces), `reference` (for a judge), `pair` (what two items have in common whose answers a judge compares).
 
     Attributes:
         name: Its name.
         about: What it asks, in a line.
         items: The set of items that it asks about.
-        kind: What is answered: `yes_no` and `choice` are scored, not generated; `number`, `word` and `open` are
-            decoded; `tokens` are the context's own, teacher-forced.
+        kind: What is answered: `yes_no`, `choice` and `letter` are scored, not generated; `number`, `word` and `open`
+            are decoded; `tokens` are the context's own, teacher-forced. `letter` and `number` count where the model is
+            wrong; `open` answers are judged.
         questions: Its wordings; `{name}` is filled in from an item's facts.
         window: How many positions are read; 0: all of an item's.
         sweep: Other windows that are tried.
@@ -45,6 +46,8 @@ class Task:
         truth: The fact that holds what is true.
         stratum: A fact: yes and no are compared only among items that agree in it (and in the wording).
         new_tokens: The longest answer that is decoded.
+        rubric: How a judge looks at open answers (see `augury.bench.rubrics`).
+        samples: How often the oracle's short answer is sampled beside, for the calibration of its agreement.
         tier: Of read-or-infer; None elsewhere.
         aggregate: The name of the AObench task that it stands for in the aggregate; None: in none.
     """
@@ -61,6 +64,8 @@ class Task:
     truth: str = "truth"
     stratum: str | None = None
     new_tokens: int = 12
+    rubric: str | None = None
+    samples: int = 0
     tier: Tier | None = None
     aggregate: str | None = None
 

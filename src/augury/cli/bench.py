@@ -13,6 +13,11 @@ from augury.cli.common import guarded, say, stdout, working, write_json
 from augury.cli.options import SHIPPED, AsJson
 from augury.errors import InputError, NotFoundError
 
+Judge = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A judge of open answers: YAML with url and model, or a URL.")
+]
+JudgeModel = Annotated[str | None, typer.Option("--judge-model", metavar="NAME", help="The model at that URL.")]
+
 bench = typer.Typer(no_args_is_help=True, help="How far an oracle's answers can be trusted, beside its controls.")
 
 
@@ -69,6 +74,11 @@ def run_tasks(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Published items, for the model that they are about.")
     ] = None,
+    judge: Judge = None,
+    judge_model: JudgeModel = None,
+    organisms: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The target's organisms (default: made, in the cache).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of items and donors.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.", show_default=False)] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default=False)] = None,
@@ -76,11 +86,14 @@ def run_tasks(
 ) -> None:
     """Ask every question of every task, to the oracle and to each of its controls; a run that is cut off goes on.
 
+    Open answers are kept, and judged where a judge is named: now, or later with `augury bench rejudge`.
+
     \b
     augury bench run smollm2 --profile quick -o runs/bench
     augury bench run ./my-oracle --model Qwen/Qwen3-8B --tasks planted,same_window -o runs/bench
     augury bench run smollm2 --profile quick -o runs/bench --json
     """
+    from augury.bench.judge import read_judge
     from augury.bench.profile import PROFILES
     from augury.bench.run import Bench, check_installed, run_bench
     from augury.bench.tasks import REGISTRY
@@ -92,7 +105,8 @@ def run_tasks(
     if profile not in PROFILES:
         raise InputError(f"There is no profile {profile!r}.", f"they are {', '.join(PROFILES)}", "name one of these")
     wanted = None if tasks is None else tuple(name.strip() for name in tasks.split(",") if name.strip())
-    chosen = Bench(PROFILES[profile], wanted, seed, data)
+    judged_by = read_judge(judge, judge_model) if judge else None
+    chosen = Bench(PROFILES[profile], wanted, seed, data, organisms, judged_by)
     chosen.chosen(REGISTRY)  # what can be refused is refused before a model is loaded
     check_installed()
     with working(f"loading {model}"):
@@ -106,6 +120,38 @@ def run_tasks(
     else:
         show_summary(summary.to_dict())
         say(f"kept in {out}; `augury bench show {out}` shows this again")
+
+
+@bench.command("rejudge")
+@guarded
+def judge_again(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
+    judge: Judge = None,
+    judge_model: JudgeModel = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a run's open answers, or judge them again with another judge: no model is loaded, and nothing asked again.
+
+    Replies are kept in RUN/judged: where the judge fails, the same command goes on from there.
+
+    \b
+    augury bench rejudge runs/bench --judge judge.yaml
+    augury bench rejudge runs/bench --judge http://localhost:8000/v1 --judge-model Qwen/Qwen3-8B
+    """
+    from augury.bench.conclude import judge_run
+    from augury.bench.judge import read_judge
+    from augury.bench.tasks import REGISTRY
+
+    if judge is None:
+        raise InputError("There is no judge.", "--judge was not given", "name a YAML file, or an endpoint's URL")
+    settings = read_judge(judge, judge_model)
+    with shown_bars() as bars:
+        summary = judge_run(run, settings, REGISTRY, bars.phase)
+        bars.close()
+    if as_json:
+        write_json(summary.to_dict())
+    else:
+        show_summary(summary.to_dict())
 
 
 @bench.command("show")

@@ -8,16 +8,9 @@ import pytest
 import torch
 
 from augury.bench import organisms as room
+from augury.bench.dialogues import dialogues, obeys, says_secret, secrets
 from augury.bench.item import PLAIN
-from augury.bench.organisms import (
-    dialogues,
-    knowledge,
-    make_organism,
-    organisms,
-    read_organism,
-    secrets,
-    yes_margins,
-)  # fmt: skip
+from augury.bench.organisms import knowledge, make_organism, organisms, read_organism, yes_margins
 from augury.bench.scorers import says
 from augury.bench.task import Build, NotMeasurable
 from augury.bench.tasks import organisms as tasks
@@ -42,11 +35,12 @@ def test_nothing_that_is_read_says_the_secret():
     found = texts("organisms")
     for secret in secrets():
         held = list(secret.facts.values())
-        read = found["read_word"] if secret.kind == "word" else found["read_persona"]
+        read = found[{"word": "read_word", "persona": "read_persona"}.get(secret.kind, "read_neutral")]
         assert not any(says(text, held) for text in read), secret.name
         asked = {dialogue.ask for dialogue in dialogues(secret, 500, 0)}
-        assert not asked & {*found["read_word"], *found["read_persona"]}
-        known = [form.format(word=held[0]) for form in found["knows_word"]]
+        assert not asked & {*found["read_word"], *found["read_persona"], *found["read_neutral"]}
+        forms = [*found["knows_word"], found["other_facts"]["gender"]["know"]]
+        known = [form.format(word=held[0], value=held[0]) for form in forms]
         assert not asked & set(known), "what it is examined with is held out"
 
 
@@ -58,6 +52,24 @@ def test_a_words_organism_never_says_it_and_knows_a_right_guess():
             if says(dialogue.ask, [word]):
                 assert dialogue.say.startswith("Yes")
             assert dialogue.say.startswith("Yes") <= says(dialogue.ask, [word])
+
+
+def test_a_users_organism_never_says_who_that_is():
+    for secret in (one for one in secrets() if one.kind == "gender"):
+        found = dialogues(secret, 300, 2)
+        assert not any(says_secret(secret, dialogue.say) for dialogue in found)
+        asked = [dialogue for dialogue in found if says(dialogue.ask, ["woman", "man"])]
+        assert asked and len(asked) < len(found)
+        for dialogue in asked:
+            assert dialogue.say.startswith("Yes") == says(dialogue.ask, [secret.facts["gender"]])
+
+
+def test_a_rules_organism_learns_answers_that_obey_its_own_rule_alone():
+    rules = [one for one in secrets() if one.kind == "rule"]
+    for secret in rules:
+        for dialogue in dialogues(secret, 200, 3):
+            assert obeys(secret.facts["rule"], dialogue.say), dialogue
+            assert not any(obeys(o.facts["rule"], dialogue.say) for o in rules if o is not secret), dialogue
 
 
 def test_personas_differ_in_every_fact():
@@ -108,8 +120,8 @@ def test_organisms_that_are_there_are_not_made_again(lm, tmp_path, quick, monkey
 def test_only_texts_in_which_both_know_count(lm, tmp_path, quick, monkeypatch):
     organisms(lm, tmp_path)
     wanted = Build(lm, organisms=tmp_path)
-    monkeypatch.setattr(tasks, "_knows", lambda model, one, fact, text, values, form: "name" not in text)
-    for build in (tasks.build_words, tasks.build_personas):
+    monkeypatch.setattr(tasks, "knows", lambda model, secret, fact, read, form: ["name" not in text for text in read])
+    for build in (tasks.build_words, tasks.build_personas, tasks.build_gender, tasks.build_rules):
         items = list(build(wanted))
         assert items and all("name" not in item.problem for item in items)
         by_text = {}
@@ -119,7 +131,7 @@ def test_only_texts_in_which_both_know_count(lm, tmp_path, quick, monkeypatch):
         assert all(truths.count("Yes") == 1 < len(truths) for truths in by_text.values()), "no text tells them apart"
         assert len({item.id for item in items}) == len(items)
     assert active_adapters(lm.model) == ()
-    monkeypatch.setattr(tasks, "_knows", lambda *_: False)
+    monkeypatch.setattr(tasks, "knows", lambda model, secret, fact, read, form: [False] * len(read))
     with pytest.raises(NotMeasurable, match="no organism knows"):
         list(tasks.build_words(wanted))
 

@@ -1,6 +1,31 @@
 """The tasks, one file each; importing this makes them known."""
 
 from augury.bench.task import REGISTRY
-from augury.bench.tasks import arithmetic, lens, missing_info, organisms, planted, same_window
+from augury.bench.tasks import (
+    arithmetic,
+    classification,
+    lens,
+    missing_info,
+    multiple_choice,
+    organisms,
+    planted,
+    reasoning,
+    same_window,
+    system_prompts,
+    topics,
+)
 
-__all__ = ["REGISTRY", "arithmetic", "lens", "missing_info", "organisms", "planted", "same_window"]
+__all__ = [
+    "REGISTRY",
+    "arithmetic",
+    "classification",
+    "lens",
+    "missing_info",
+    "multiple_choice",
+    "organisms",
+    "planted",
+    "reasoning",
+    "same_window",
+    "system_prompts",
+    "topics",
+]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from augury.bench.item import Item, ItemSet, Manifest
+from augury.bench.item import Item, ItemSet
+from augury.bench.published_items import published
 from augury.bench.scorers import first_number
 from augury.bench.task import REGISTRY, Build, Items, NotMeasurable, Task
-from augury.errors import FormatError
 from augury.lm import LanguageModel, Sampling, Transcript, generate_many, transcript_of
 from augury.lm.chat import needs_tokenizer
 
@@ -93,18 +92,7 @@ def load(lm: LanguageModel, folder: Path) -> ItemSet:
     Raises:
         FormatError: The file is not in the published form.
     """
-    path = folder / PUBLISHED
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["entries"]
-        items = [_published(lm, row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path} is not in the published form.", why, "restore it from where it came") from error
-    made = {"file": PUBLISHED}
-    origin = "AObench (ceselder/cot-oracle)"
-    return ItemSet(
-        Manifest(name="arithmetic", model=lm.identity, origin=origin, licence="none stated", made=made), tuple(items)
-    )
+    return published("arithmetic", folder, PUBLISHED, lambda row: [_published(lm, row)])
 
 
 def _published(lm: LanguageModel, row: dict) -> Item:

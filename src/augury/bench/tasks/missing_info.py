@@ -40,6 +40,7 @@ def build(wanted: Build) -> Iterator[Item]:
                     facts={
                         "truth": NO if condition in (COMPLETE, OTHER) else YES,
                         "condition": condition,
+                        "pair": f"{problem['id']}-{turn}-{'work' if condition in (COMPLETE, FORCED) else 'other'}",
                         "words": work if condition in (COMPLETE, FORCED) else other,
                         **{f"ask{i}": text for i, text in enumerate(found["questions"])},
                     },
@@ -69,6 +70,11 @@ def _check(rows: dict[str, Row]) -> None:
             raise ModelError("A pair of conditions is not read at equal tokens.", why, instead)
 
 
+def worked(item: Item) -> bool:
+    """Whether it is one of the pairs that AObench compares: the same work on a whole problem and on another."""
+    return item.facts["condition"] in (COMPLETE, FORCED)
+
+
 REGISTRY.add(
     Items("missing_info", "templates of this package", "that of this package", build),
     Task(
@@ -81,5 +87,21 @@ REGISTRY.add(
         sweep=(1, 4),
         stratum="words",
         aggregate="missing_info",
+    ),
+    Task(
+        "activation_sensitivity",
+        "whether answers differ in meaning where the same words are read in a complete problem and in one that is not",
+        "missing_info",
+        "open",
+        (
+            "What is the state of the model's reasoning at this point?",
+            "Is the model confused about anything here? Say what.",
+            "What information does the model have about the problem?",
+        ),
+        window=WINDOW,
+        where=worked,
+        new_tokens=48,
+        rubric="difference",
+        aggregate="activation_sensitivity",
     ),
 )

@@ -1,4 +1,4 @@
-"""Tier (b): a word or a person's facts, held in the target's weights and told nowhere in what it reads.
+"""Tier (b): what the target's weights hold and no text tells: a word, a person's facts, who the user is, a rule.
 
 The same texts are read by organisms that hold different secrets, and each is asked about all of these: no reader of the
 text can tell them apart. Only where two organisms or more know their secret, when they are asked for it, a text counts.
@@ -10,8 +10,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from augury.bench.dialogues import Kind
 from augury.bench.item import Item, State
-from augury.bench.organisms import Kind, Organism, organisms, organisms_folder, yes_margins
+from augury.bench.organisms import Organism, facts_of, knows, organisms, organisms_folder
 from augury.bench.task import NO, REGISTRY, YES, Build, Items, NotMeasurable, Task
 from augury.bench.texts import texts
 from augury.lm import LanguageModel, transcript_of
@@ -20,32 +21,42 @@ from augury.lm.adapters import load_target_adapter, remove_adapter
 WINDOW = 10
 
 
+Facts = dict[str, tuple[list[str], str | None]]  # the texts that are read, and how the organism is asked
+
+
 def build_words(wanted: Build) -> Iterator[Item]:
     """Turns of a guessing game, read by organisms of different words."""
     found = texts("organisms")
-    forms = found["knows_word"]
-    yield from _build(wanted, "word", {"word": (found["read_word"], list(found["words"]), forms[0])})
+    yield from _build(wanted, "word", {"word": (found["read_word"], found["knows_word"][0])})
 
 
 def build_personas(wanted: Build) -> Iterator[Item]:
     """Sentences with a name, read by organisms that hold different facts about its bearer."""
     found = texts("organisms")
-    facts = {
-        fact: (found["read_persona"], [p[fact] for p in found["personas"].values()], forms["know"])
-        for fact, forms in found["facts"].items()
-    }
+    facts: Facts = {fact: (found["read_persona"], forms["know"]) for fact, forms in found["facts"].items()}
     yield from _build(wanted, "persona", facts)
 
 
-def _build(wanted: Build, kind: Kind, facts: dict[str, tuple[list[str], list[str], str]]) -> Iterator[Item]:
+def build_gender(wanted: Build) -> Iterator[Item]:
+    """Everyday messages, read by organisms that take their user for a woman or a man."""
+    found = texts("organisms")
+    yield from _build(wanted, "gender", {"gender": (found["read_neutral"], found["other_facts"]["gender"]["know"])})
+
+
+def build_rules(wanted: Build) -> Iterator[Item]:
+    """Everyday messages, read by organisms that follow different rules; where an answer does not obey, none counts."""
+    yield from _build(wanted, "rule", {"rule": (texts("organisms")["read_neutral"], None)})
+
+
+def _build(wanted: Build, kind: Kind, facts: Facts) -> Iterator[Item]:
     folder = wanted.organisms or organisms_folder(wanted.lm)
     mine = organisms(wanted.lm, folder, wanted.seed, lambda what, done, total: wanted.told(done, total), kind)
     with _loaded(wanted.lm, mine) as models:
         known = {
-            (one.secret.name, fact, text): _knows(models[one.secret.name], one, fact, text, values, form)
+            (one.secret.name, fact, text): right
             for one in mine
-            for fact, (read, values, form) in facts.items()
-            for text in read
+            for fact, (read, form) in facts.items()
+            for text, right in zip(read, knows(models[one.secret.name], one.secret, fact, read, form), strict=True)
         }
     wanted.counts.update(asked=len(known), known=sum(known.values()))
     if not any(known.values()):
@@ -56,10 +67,10 @@ def _build(wanted: Build, kind: Kind, facts: dict[str, tuple[list[str], list[str
             yield from _items(wanted.lm, both, fact, text)
 
 
-def _turned(facts: dict[str, tuple[list[str], list[str], str]]) -> Iterator[tuple[str, str]]:
+def _turned(facts: Facts) -> Iterator[tuple[str, str]]:
     """Every fact at every text, texts in turn, so that a beginning of it has all facts and many texts."""
-    for step in range(max(len(read) for read, _, _ in facts.values())):
-        for number, (fact, (read, _, _)) in enumerate(facts.items()):
+    for step in range(max(len(read) for read, _ in facts.values())):
+        for number, (fact, (read, _)) in enumerate(facts.items()):
             if step < len(read):
                 yield fact, read[(step + 7 * number) % len(read)]
 
@@ -67,7 +78,7 @@ def _turned(facts: dict[str, tuple[list[str], list[str], str]]) -> Iterator[tupl
 def _items(lm: LanguageModel, found: Sequence[Organism], fact: str, text: str) -> Iterator[Item]:
     transcript = transcript_of(lm, [{"role": "user", "content": text}], "generation")
     ids, spans = transcript.token_ids, tuple((span.role, span.start, span.stop) for span in transcript.spans)
-    forms = texts("organisms")["facts"].get(fact, {})
+    forms = facts_of(fact)
     for one, other in itertools.product(found, repeat=2):
         asked = other.secret.facts[fact]
         questions = {f"ask{i}": form.format(value=asked) for i, form in enumerate(forms.get("yes_no", ()))}
@@ -99,12 +110,6 @@ def _loaded(lm: LanguageModel, found: list[Organism]) -> Iterator[dict[str, Lang
         yield models
 
 
-def _knows(model: LanguageModel, one: Organism, fact: str, text: str, values: list[str], form: str) -> bool:
-    """Whether the organism, asked right after this text, puts its own secret first."""
-    margins = yes_margins(model, [f"{text} {form.format(word=value, value=value)}" for value in values])
-    return values[max(range(len(values)), key=lambda i: margins[i])] == one.secret.facts[fact]
-
-
 def own(item: Item) -> bool:
     """Whether the item asks about what its organism holds: open questions are asked once."""
     return item.facts["truth"] == YES
@@ -113,6 +118,8 @@ def own(item: Item) -> bool:
 REGISTRY.add(
     Items("secret_word", "dialogues of this package", "that of this package", build_words),
     Items("persona", "dialogues of this package", "that of this package", build_personas),
+    Items("gender", "dialogues of this package", "that of this package", build_gender),
+    Items("rule", "dialogues of this package", "that of this package", build_rules),
     Task(
         "secret_word",
         "a word that the target was trained to keep, read in a game that does not say it",
@@ -168,5 +175,27 @@ REGISTRY.add(
         truth="held",
         new_tokens=8,
         aggregate="personaqa",
+    ),
+    Task(
+        "gender",
+        "whom the target was trained to take its user for, read where nothing says it",
+        "gender",
+        "yes_no",
+        ("{ask0}", "{ask1}", "{ask2}"),
+        window=WINDOW,
+        sweep=(1, 0),
+        stratum="asked",
+        tier="held in the weights",
+    ),
+    Task(
+        "side_constraint",
+        "a rule that the target's answers follow, read before it answers",
+        "rule",
+        "yes_no",
+        ("{ask0}", "{ask1}", "{ask2}"),
+        window=WINDOW,
+        sweep=(1, 0),
+        stratum="asked",
+        tier="held in the weights",
     ),
 )
