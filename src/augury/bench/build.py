@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
 
-from augury.bench.item import Item, ItemSet, Manifest
+from augury.bench.item import Item, ItemSet, Manifest, read_items
 from augury.bench.task import NO, YES, Build, Items, NotMeasurable
 from augury.lm import LanguageModel
 
@@ -40,10 +41,24 @@ def build_items(
     return ItemSet(manifest, found)
 
 
+def shipped_items(lm: LanguageModel, name: str, seed: int) -> ItemSet | None:
+    """The set that the package ships for this very model; None where there is none, or for another seed."""
+    place = resources.files("augury.bench").joinpath("shipped")
+    with resources.as_file(place) as folder:
+        for path in sorted(folder.glob(f"*/{name}.jsonl")):
+            found = read_items(path)
+            mine = found.manifest.model.weights_fingerprint == lm.identity.weights_fingerprint
+            if mine and found.manifest.made.get("seed") == seed:
+                return found
+    return None
+
+
 def _check_answers(found: Sequence[Item], least: int) -> None:
-    """Refuse a set of yes and no in which one of them hardly occurs."""
+    """Refuse an empty set, and one of yes and no in which one of them hardly occurs."""
+    if not found:
+        raise NotMeasurable("no item could be made for it")
     answers = [item.facts["truth"] for item in found if item.facts.get("truth") in (YES, NO)]
     counts = {answer: answers.count(answer) for answer in (YES, NO)}
-    if (answers or not found) and min(counts.values()) < least:
+    if answers and min(counts.values()) < least:
         why = f"it has {counts[YES]} items whose answer is yes and {counts[NO]} whose answer is no"
         raise NotMeasurable(why, yes=counts[YES], no=counts[NO])

@@ -23,6 +23,8 @@ from augury.oracle.together import Group, Work, continuations_together, decode_t
 
 ORACLE = "oracle"
 RATERS = (ORACLE, NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL, UNTRAINED)
+PROBE = "probe"  # no rater that is asked: see `augury.bench.baseline`
+COLUMNS = (*RATERS, PROBE)
 BLOCK = 48  # groups
 DIGITS = 6
 

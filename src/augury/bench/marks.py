@@ -149,20 +149,25 @@ class Marks:
 def marks(task: Task, measure: Measure, asks: Sequence[Ask], results: Sequence[Result | None]) -> Marks | None:
     """The marks of what was answered and counts; None where nothing is left."""
     found = [
-        (ask, mark)
+        (ask, result, mark)
         for ask, result in zip(asks, results, strict=True)
         if result is not None and (mark := measure.mark(task, ask, result)) is not None
     ]
     if not found:
         return None
-    labels = [ask.item.facts[task.truth] == YES for ask, _ in found] if measure.kind == AUC else None
+    labels = [ask.item.facts[task.truth] == YES for ask, _, _ in found] if measure.kind == AUC else None
     return Marks(
-        np.array([mark for _, mark in found]),
+        np.array([mark for _, _, mark in found]),
         None if labels is None else np.array(labels),
-        np.array([ask.item.problem for ask, _ in found]),
-        np.array([f"{ask.wording} {ask.item.facts[task.stratum] if task.stratum else ''}" for ask, _ in found]),
-        len({ask.item.id for ask, _ in found}),
+        np.array([ask.item.problem for ask, _, _ in found]),
+        np.array([_within(task, ask, result) for ask, result, _ in found]),
+        len({ask.item.id for ask, _, _ in found}),
     )
+
+
+def _within(task: Task, ask: Ask, result: Result) -> str:
+    """What an answer is compared with: those to the same wording in the same stratum, of one probe's fold."""
+    return f"{ask.wording} {result.get('fold', '')} {ask.item.facts[task.stratum] if task.stratum else ''}"
 
 
 def figure(measure: Measure, found: Marks) -> Figure | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from augury.bench.engine import ORACLE, RATERS
+from augury.bench.charts import bars, forest, lines, reliability
+from augury.bench.engine import COLUMNS
 from augury.oracle.controls import TEXT_ALL
-from augury.oracle.plot import need_matplotlib
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
@@ -81,7 +80,7 @@ def page(summary: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping[str,
         "<h2>All tasks</h2>",
         _table(summary),
         *_unmeasured(summary),
-        _forest(summary),
+        _section("Oracle and controls", forest(summary)),
         *_details(summary),
         BROWSER if answers else "",
         f"<script type=application/json id=answers>{embedded}</script><script>{SCRIPT}</script>" if answers else "",
@@ -96,6 +95,11 @@ def _opening(summary: Mapping[str, Any]) -> list[str]:
         found.append(
             f"<p>Read-or-infer: <b>{summary['headline']:.2f}</b>, from 0 (chance) to 1 (always right): {mean}.</p>"
         )
+    mean = summary["aobench"]
+    if mean["value"] is not None:
+        lacks = f"; it lacks {', '.join(mean['missing'])}" if mean["missing"] else ""
+        told = f"AObench's aggregate over {len(mean['of'])} of {len(mean['of']) + len(mean['missing'])} tasks"
+        found.append(f"<p>{told}: <b>{mean['value']:.2f}</b>{html.escape(lacks)}. Its items are this model's own.</p>")
     who = "a reader that was trained for it" if summary["oracle"]["reader"] else (
         "the plain base; a small one cannot answer questions, and to be ahead of it proves little"
     )  # fmt: skip
@@ -104,12 +108,16 @@ def _opening(summary: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _section(title: str, body: str) -> str:
+    return f"<h2>{title}</h2>{body}" if body else ""
+
+
 def _table(summary: Mapping[str, Any]) -> str:
-    head = "".join(f"<th>{name}" for name in ("task", "measure", "items", *RATERS, f"oracle less {TEXT_ALL}"))
+    head = "".join(f"<th>{name}" for name in ("task", "measure", "items", *COLUMNS, f"oracle less {TEXT_ALL}"))
     rows = []
     for name, task in summary["tasks"].items():
         for measure, found in task["measures"].items():
-            cells = [_cell(found["raters"].get(rater)) for rater in RATERS]
+            cells = [_cell(found["raters"].get(rater)) for rater in COLUMNS]
             cells.append(_cell(found["leads"].get(TEXT_ALL)))
             about = (
                 f"<td title='{html.escape(task['about'], quote=True)}'>{html.escape(name)}<td>{html.escape(measure)}"
@@ -137,45 +145,64 @@ def _unmeasured(summary: Mapping[str, Any]) -> list[str]:
     return [f"<ul>{''.join(told)}</ul>"] if told else []
 
 
-def _forest(summary: Mapping[str, Any]) -> str:
-    """Every task from 0 to 1 with its controls, one line each."""
-    rows = [
-        (f"{name}: {measure}", found)
-        for name, task in summary["tasks"].items()
-        for measure, found in task["measures"].items()
-        if found["kind"] in ("auc", "rate")
-    ]
-    if not rows:
-        return ""
-    axes, finish = _axes(8, 0.62 * len(rows) + 0.8)
-    for place, (_, found) in enumerate(rows):
-        for step, rater in enumerate(RATERS):
-            value = found["raters"].get(rater)
-            if value is None:
-                continue
-            y = place + 0.1 * (step - 2.5)
-            low, high = (value["low"], value["high"]) if value["low"] is not None else (value["estimate"],) * 2
-            axes.plot([low, high], [y, y], color=f"C{step}", lw=2.2 if rater == ORACLE else 1.1)
-            axes.plot([value["estimate"]], [y], "o", color=f"C{step}", ms=5 if rater == ORACLE else 3,
-                      label=rater if place == 0 else None)  # fmt: skip
-        if found["chance"] is not None:
-            axes.plot([found["chance"]] * 2, [place - 0.4, place + 0.4], color="#888", lw=0.8, ls=":")
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(-0.02, 1.02)
-    axes.legend(fontsize=7, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=6, frameon=False)
-    return "<h2>Oracle and controls</h2>" + finish()
-
-
 def _details(summary: Mapping[str, Any]) -> list[str]:
     """Of each task what there is: windows, wordings, and its parts."""
     found = []
     for name, task in summary["tasks"].items():
+        about = [_known(task), _judge(task), _bars(task), *_calibration(task)]
+        if any(about):
+            found += [f"<h3>{html.escape(name)}</h3>", *about]
         for measure, figures in task["measures"].items():
             parts = [_dose(task), _sweep(figures), *_parts(figures), _wordings(figures)]
             if any(parts):
                 found += [f"<h3>{html.escape(name)}: {html.escape(measure)}</h3>", *parts]
     return ["<h2>Windows, wordings and parts</h2>", *found] if found else []
+
+
+def _known(task: Mapping[str, Any]) -> str:
+    if task.get("known") is None:
+        return ""
+    told = "of what they are asked the organisms know themselves; the rest does not count"
+    return f"<p>{task['known']:.0%} {told}.</p>"
+
+
+def _judge(task: Mapping[str, Any]) -> str:
+    """Who judged, and how far it can be trusted."""
+    judge = task.get("judge")
+    if judge is None:
+        return ""
+    told = [f"Judged by {judge['model']} (prompts of version {judge['version']}): {judge['answers']} answers"]
+    told.append(f"{judge['failed']} of its replies could not be read and do not count")
+    for kind, found in judge["planted"].items():
+        if found["as expected"] is not None:
+            told.append(f"{kind}: {found['as expected']['estimate']:.0%} as they should be")
+    cost = "" if judge["cost"] is None else f", cost {judge['cost']:.2f}"
+    told.append(f"{judge['tokens']['read']:,} tokens read, {judge['tokens']['written']:,} written{cost}")
+    return f"<p>{html.escape('; '.join(told))}.</p>"
+
+
+def _bars(task: Mapping[str, Any]) -> str:
+    names = [name for name in task.get("parts", ()) if name in task["measures"]]
+    return bars(names, task["measures"]) if len(names) > 1 else ""
+
+
+def _calibration(task: Mapping[str, Any]) -> list[str]:
+    """Whether confidence says how often answers are right."""
+    found = task.get("calibration")
+    if not found:
+        return []
+    rows = []
+    for one in found:
+        auc = "-" if one["auc"] is None else f"{one['auc']['estimate']:.2f}"
+        for row in one["at_least"]:
+            precision = _cell(row["precision"])
+            recall = "-" if row["recall"] is None else f"{row['recall']:.2f}"
+            cells = f"<td class=n>{row['threshold']:g}<td class=n>{row['answered']}{precision}<td class=n>{recall}"
+            rows.append(f"<tr><td>{one['confidence']}<td class=n>{one['ece']:.2f}<td class=n>{auc}{cells}")
+    head = "".join(
+        f"<th>{name}" for name in ("confidence", "ECE", "AUC of right", "at least", "answers", "precision", "recall")
+    )
+    return [reliability(found), f"<table><tr>{head}{''.join(rows)}</table>"]
 
 
 def _dose(task: Mapping[str, Any]) -> str:
@@ -191,29 +218,13 @@ def _sweep(figures: Figures) -> str:
     if not windows:
         return ""
     names = ["all" if window == "0" else window for window in windows]
-    return _lines("positions that are read", names, list(windows.values()))
+    return lines("positions that are read", names, list(windows.values()))
 
 
 def _parts(figures: Figures) -> list[str]:
     return [
-        _lines(fact, list(values), list(values.values()))
-        for fact, values in figures["parts"].items()
-        if len(values) > 1
+        lines(fact, list(values), list(values.values())) for fact, values in figures["parts"].items() if len(values) > 1
     ]
-
-
-def _lines(label: str, names: Sequence[str], values: Sequence[Figures]) -> str:
-    """The oracle and each control over some steps."""
-    axes, finish = _axes(5, 2.4)
-    for step, rater in enumerate(RATERS):
-        known = [(x, found[rater]["estimate"]) for x, found in enumerate(values) if found.get(rater)]
-        if known:
-            xs, ys = zip(*known, strict=True)
-            axes.plot(xs, ys, "o-", color=f"C{step}", ms=3, lw=2 if rater == ORACLE else 1, label=rater)
-    axes.set_xticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel(label, fontsize=8)
-    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return finish()
 
 
 def _wordings(figures: Figures) -> str:
@@ -221,23 +232,3 @@ def _wordings(figures: Figures) -> str:
         return ""
     rows = "".join(f"<tr><td>{html.escape(text)}{_cell(value)}" for text, value in figures["wordings"].items())
     return f"<table><tr><th>wording<th>oracle{rows}</table>"
-
-
-def _axes(width: float, height: float):
-    """Axes to draw on, and what gives them as SVG."""
-    need_matplotlib()
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.3)
-
-    def finish() -> str:
-        out = io.StringIO()
-        with rc_context({"svg.hashsalt": "augury"}):  # the same page from the same answers
-            figure.savefig(out, format="svg", metadata={"Date": None})
-        return out.getvalue()[out.getvalue().index("<svg") :]
-
-    return axes, finish

@@ -19,6 +19,8 @@ class Profile:
         items: Items of a task, at most; 0: all there are.
         wordings: Wordings of its question, at most.
         sweep: Whether other windows are tried, in the first wording.
+        made: How many items a set is made with, about: probes are trained on more than the oracle is asked about.
+        opened: Items of a task with open answers, at most, each asked in one wording; 0: as of any other.
     """
 
     name: str
@@ -26,13 +28,17 @@ class Profile:
     items: int
     wordings: int
     sweep: bool
+    made: int = 400
+    opened: int = 0
 
     def asks(self, task: Task, items: tuple[Item, ...]) -> list[Ask]:
         """What a task asks: every wording at its own window, and the first at the others."""
+        few = bool(self.opened) and task.kind == "open"
+        most, wordings = (self.opened, 1) if few else (self.items, self.wordings)
         counted = [item for item in items if task.where(item)]
-        chosen = _whole_problems(counted, self.items) if self.items else counted
+        chosen = _whole_problems(counted, most) if most else counted
         others = [window for window in task.sweep if window != task.window] if self.sweep else []
-        return [*asks_of(task, chosen, [task.window], self.wordings), *asks_of(task, chosen, others, 1)]
+        return [*asks_of(task, chosen, [task.window], wordings), *asks_of(task, chosen, others, 1)]
 
 
 def _whole_problems(items: list[Item], most: int) -> list[Item]:
@@ -47,9 +53,9 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile(
-            "quick", ("planted", "same_window", "number_prediction", "missing_info", "future_lens"), 80, 1, sweep=False
+            "quick", ("planted", "same_window", "number_prediction", "missing_info", "future_lens"), 80, 1, False, 80
         ),
-        Profile("core", None, 200, 3, sweep=True),
+        Profile("core", None, 200, 3, sweep=True, opened=40),
         Profile("all", None, 0, 99, sweep=True),
     )
 }

@@ -47,6 +47,17 @@ class Rubric:
     right: Sequence[str] = ()
     wrong: Sequence[str] = ()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The measures that part all answers among them."""
+        found: list[str] = []
+        seen: set[str] = set()
+        for name, verdicts in self.measures.items():
+            if not seen & set(verdicts):
+                found.append(name)
+                seen |= set(verdicts)
+        return tuple(found)
+
     def is_right(self, given: Given) -> bool:
         """Whether this is what a right answer gets."""
         return given[VERDICT] in self.right if self.verdicts else given[self.headline] >= SCALE_ENDS[1] - 1

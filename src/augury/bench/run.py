@@ -13,11 +13,12 @@ from typing import Any
 
 from augury.activations.versions import versions
 from augury.bench.asks import Ask
+from augury.bench.baseline import probe_items, probed
 from augury.bench.browse import shown
-from augury.bench.build import Told, build_items
+from augury.bench.build import Told, build_items, shipped_items
 from augury.bench.conclude import ANSWERS, ITEMS, SETTINGS, SINGLE, conclude, judge_run
-from augury.bench.engine import RATERS, Engine
-from augury.bench.item import ItemSet, check_model, read_items, write_items
+from augury.bench.engine import PROBE, RATERS, Engine
+from augury.bench.item import Item, ItemSet, check_model, read_items, write_items
 from augury.bench.judge import JudgeSettings
 from augury.bench.kept import kept_in, write_answers
 from augury.bench.organisms import organisms_folder
@@ -35,9 +36,9 @@ from augury.oracle.plot import need_matplotlib
 from augury.oracle.reading import decoded, default_layers
 from augury.oracle.together import Work
 from augury.stats.clusters import need_scipy
+from augury.stats.probe import need_sklearn
 
 BLOCKS = "blocks"
-ALL_ITEMS = 400
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def check_installed() -> None:
         AuguryError: A package is missing.
     """
     need_scipy()
+    need_sklearn()
     need_matplotlib("The report")
 
 
@@ -139,21 +141,34 @@ def _set(oracle: Oracle, bench: Bench, items: Items, tasks: Sequence[Task], out:
     if missing:
         with _target(oracle, found, bench) as target:
             engine = Engine(oracle, target, seed=bench.seed)
-            taken = engine.take([ask for task in missing for ask in asks[task.name]])
+            probes = {task.name: probe_items(task, found.items) for task in missing}
+            more = [
+                Ask(item, task.window, 0, "") for task in missing for group in probes[task.name] for item in group
+            ]  # a probe is trained on items that the oracle is not asked about
+            taken = engine.take([*(ask for task in missing for ask in asks[task.name]), *more])
             for task in missing:
-                _ask(engine, task, asks[task.name], taken, out, done)
+                _ask(engine, task, asks[task.name], probes[task.name], taken, out, done)
 
 
 def _ask(
-    engine: Engine, task: Task, asks: Sequence[Ask], taken: dict[Reading, Taken], out: Path, done: Progressed
+    engine: Engine,
+    task: Task,
+    asks: Sequence[Ask],
+    probes: Sequence[Sequence[Item]],
+    taken: dict[Reading, Taken],
+    out: Path,
+    done: Progressed,
 ) -> None:
-    """Every rater's answers to one task, into its file."""
+    """Every rater's answers to one task, and the probe's, into its file."""
     kept = kept_in(out / BLOCKS / task.name)
     results, work = {}, Work()
     for rater in RATERS:
         results[rater], run = engine.answers(task, asks, taken, rater, kept)
         work.add(run)
         done.rated(task.name)
+    probe = probed(task, probes, asks, taken, engine.seed)
+    if probe is not None:
+        results[PROBE] = probe
     read = len({Reading.of(ask.item) for ask in asks})
     single = shown(task, asks, results, partial(decoded, engine.oracle.base, special=True))
     write_text(out / SINGLE / f"{task.name}.json", json.dumps(single, ensure_ascii=False) + "\n")
@@ -161,12 +176,15 @@ def _ask(
 
 
 def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told) -> ItemSet:
-    """Published items of the user's, or made for this model; kept beside the answers."""
+    """Published items of the user's, those that ship for this model, or made now; kept beside the answers."""
+    shipped = shipped_items(lm, items.name, bench.seed)
     if bench.data is not None and items.load is not None:
         found = items.load(lm, bench.data)
         check_model(found, lm.identity)
+    elif shipped is not None:
+        found = shipped
     else:
-        found = build_items(lm, items, bench.profile.items or ALL_ITEMS, bench.seed, told, bench.organisms)
+        found = build_items(lm, items, bench.profile.made, bench.seed, told, bench.organisms)
     write_items(path, found)
     return found
 

@@ -10,10 +10,11 @@ from typing import Any
 from augury.bench.aggregate import Aggregate, aggregate
 from augury.bench.agreement import Calibration, calibrations
 from augury.bench.asks import Ask
-from augury.bench.engine import ORACLE, RATERS, Result
+from augury.bench.engine import COLUMNS, ORACLE, Result
 from augury.bench.item import Manifest
 from augury.bench.judge import AGAIN, RIGHT, WRONG, Judged, with_judgements
 from augury.bench.marks import Measure, compared, figure, marks, measures_of
+from augury.bench.rubrics import rubrics
 from augury.bench.task import Task, Tier
 from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL, TEXT_WINDOW
 from augury.stats.clusters import Figure, mean_figure
@@ -97,6 +98,12 @@ class TaskSummary:
         doses = sorted(known)
         return threshold([0.0, *doses], [0.5, *(known[dose] for dose in doses)], 0.75) if doses else None
 
+    @property
+    def known(self) -> float | None:
+        """The share of what was asked that the organisms themselves know: the rest does not count."""
+        counts = self.manifest.counts
+        return counts["known"] / counts["asked"] if counts.get("asked") and "known" in counts else None
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready fields."""
         return {
@@ -108,7 +115,8 @@ class TaskSummary:
             "not measurable": self.manifest.unmeasurable,
             "asked": self.asked,
             **({"strength at 75%": self.threshold} if self.task.tier == "planted state" else {}),
-            **({"judge": self.judge} if self.task.rubric else {}),
+            **({"known": self.known} if self.task.tier == "held in the weights" else {}),
+            **({"judge": self.judge, "parts": rubrics()[self.task.rubric].parts} if self.task.rubric else {}),
             **({"calibration": [found.to_dict() for found in self.calibrations]} if self.calibrations else {}),
             "measures": {name: found.to_dict() for name, found in self.measures.items()},
         }
@@ -187,9 +195,10 @@ def _judge(asks: Sequence[Ask], judged: Judged) -> dict[str, Any]:
 def _measured(task: Task, measure: Measure, asks: Sequence[Ask], results: Results) -> MeasureSummary:
     own = [i for i, ask in enumerate(asks) if ask.window == task.window]
 
-    def by_rater(places: Sequence[int], raters: Sequence[str] = RATERS) -> dict[str, Figure | None]:
+    def by_rater(places: Sequence[int], raters: Sequence[str] = COLUMNS) -> dict[str, Figure | None]:
         chosen = [asks[i] for i in places]
-        return {rater: _figure(task, measure, chosen, [results[rater][i] for i in places]) for rater in raters}
+        there = {rater: [results[rater][i] for i in places] for rater in raters if rater in results}
+        return {rater: _figure(task, measure, chosen, there[rater]) if rater in there else None for rater in raters}
 
     here = [asks[i] for i in own]
     at_own = {rater: [results[rater][i] for i in own] for rater in results}

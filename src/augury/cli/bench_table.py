@@ -10,7 +10,7 @@ from augury.cli.common import stdout
 if TYPE_CHECKING:
     from augury.bench.compare import Compared
 
-RATERS = ("oracle", "none", "shuffled", "text-window", "text-all", "untrained")
+RATERS = ("oracle", "none", "shuffled", "text-window", "text-all", "untrained", "probe")
 LEAD = "text-all"
 
 
@@ -36,15 +36,35 @@ def show_summary(found: Mapping[str, Any]) -> None:
         if task.get("strength at 75%") is not None:
             told = f"three of four pairs are told apart from {task['strength at 75%']:.3f} of the residual norm on"
             missing.append(f"{name}: {told}")
+        missing += _remarks(name, task)
     console = stdout()
     console.print(shown)
     for line in missing:
         console.print(line, highlight=False)
     if found["headline"] is not None:
         console.print(f"read-or-infer, from 0 (chance) to 1: {found['headline']:.2f}", highlight=False)
+    mean = found["aobench"]
+    if mean["value"] is not None:
+        lacks = f" (it lacks {', '.join(mean['missing'])})" if mean["missing"] else ""
+        console.print(f"AObench's aggregate over {len(mean['of'])} tasks: {mean['value']:.2f}{lacks}", highlight=False)
     if not found["oracle"]["reader"]:
         told = "the text is read by the plain base: a small one cannot answer questions, and to beat it proves little"
         console.print(told, highlight=False)
+
+
+def _remarks(name: str, task: Mapping[str, Any]) -> list[str]:
+    """What belongs to a task's figures: the organisms' own knowledge, the judge, and calibration."""
+    told = []
+    if task.get("known") is not None:
+        told.append(f"{name}: the organisms themselves know {task['known']:.0%}; the rest does not count")
+    if task.get("judge"):
+        judge = task["judge"]
+        told.append(f"{name}: judged by {judge['model']}, {judge['failed']} of {judge['answers']} failed")
+    told += [
+        f"{name}: {one['confidence']} is off by {one['ece']:.2f} on average from how often it is right (ECE)"
+        for one in task.get("calibration", ())
+    ]
+    return told
 
 
 def show_comparison(names: tuple[str, str], rows: Sequence[Compared]) -> None:

@@ -7,6 +7,7 @@ inside each training fold, the standardisation is fitted there too, and no group
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +51,30 @@ def probe_auc(
         InputError: Where shapes do not fit, a value is not finite, or an answer has fewer groups than twice the folds.
         AuguryError: Where scikit-learn is not installed.
     """
-    _require_sklearn()
+    found = probe_scores(x, y, groups, folds, seed)
+    truth = as_labels(y, len(found.scores), "y")
+    codes = as_codes(groups, len(found.scores))
+    return auc_interval(found.scores, truth, codes, within=_crossed(found.folds, within), seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutScores:
+    """What probes say of items that they did not see.
+
+    Attributes:
+        scores: `[n]`, higher for yes; only those of one fold can be compared.
+        folds: `[n]`, the fold of each.
+    """
+
+    scores: Floats
+    folds: Codes
+
+
+def probe_scores(
+    x: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, folds: int = 5, seed: int = 0
+) -> HeldOutScores:
+    """The held-out scores that `probe_auc` is made of; arguments and errors are its own."""
+    need_sklearn()
     features = _as_features(x)
     truth = as_labels(y, len(features), "y")
     codes = as_codes(groups, len(features))
@@ -60,7 +84,7 @@ def probe_auc(
         strength = _best_strength(features[train], truth[train], codes[train], seed)
         scores[test] = _fit(features[train], truth[train], strength).decision_function(features[test])
         fold_of[test] = fold
-    return auc_interval(scores, truth, codes, within=_crossed(fold_of, within), seed=seed)
+    return HeldOutScores(scores, fold_of)
 
 
 def _best_strength(x: Floats, y: Bools, codes: Codes, seed: int) -> float:
@@ -121,7 +145,12 @@ def _check_folds(y: Bools, codes: Codes, folds: int) -> None:
             raise InputError("the probe cannot be measured", why, "pass more groups of each answer, or fewer folds")
 
 
-def _require_sklearn() -> None:
+def need_sklearn() -> None:
+    """Tell how to install what the probe is made with.
+
+    Raises:
+        AuguryError: It is not installed.
+    """
     try:
         import sklearn  # noqa: F401
     except ImportError as error:

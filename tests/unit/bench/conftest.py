@@ -17,8 +17,10 @@ from augury.oracle.save import save_oracle
 from tests.oracle_by_hand import CONFIG, contract_of, randomise
 from tests.tiny import tiny_lm
 
-SMALL = Profile("small", None, 24, 2, sweep=True)
-MEASURABLE = ("planted", "same_window", "missing_info", "past_lens", "future_lens")
+SMALL = Profile("small", None, 24, 2, sweep=True, made=24)
+MEASURABLE = (
+    "planted", "same_window", "missing_info", "classification", "classification_new", "past_lens", "future_lens"
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

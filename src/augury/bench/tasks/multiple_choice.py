@@ -21,6 +21,7 @@ from augury.stats.intervals import wilson
 POSITIONS = 50
 WINDOW = 10
 THOUGHT = 120  # tokens
+SUMS = 160  # questions for the sum of two numbers, about
 THINKERS = 100  # questions that are thought through, at most
 BEFORE, AFTER = "before", "after"
 PUBLISHED = "mmlu_prediction/mmlu_prediction_eval_dataset.json"
@@ -64,6 +65,9 @@ def questions(seed: int) -> list[Question]:
         pairs = list(row["pairs"].items())
         rng.shuffle(pairs)
         by_family.append([_question(family, row["ask"], pairs, key, value, rng) for key, value in pairs])
+    sums = [(f"{a} + {b}", str(a + b)) for a, b in (rng.sample(range(11, 90), 2) for _ in range(SUMS))]
+    sums = list(dict(sums).items())
+    by_family.append([_question("sums", "What is {key}?", sums, key, value, rng) for key, value in sums])
     longest = max(map(len, by_family))
     return [own[i] for i in range(longest) for own in by_family if i < len(own)]
 

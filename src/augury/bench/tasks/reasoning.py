@@ -6,10 +6,11 @@ stands before the point, and how the model went on: all of that the model said i
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from augury.bench.item import Item, ItemSet
@@ -17,13 +18,14 @@ from augury.bench.own_answers import answer_text, written
 from augury.bench.published_items import published
 from augury.bench.task import REGISTRY, Build, Items, NotMeasurable, Task
 from augury.bench.texts import texts
-from augury.lm import LanguageModel, Sampling, transcript_of
+from augury.lm import LanguageModel, Sampling, generate_many, transcript_of
 
 WINDOW, POSITIONS = 20, 50
 LENGTH = 240  # tokens of a chain of thought
 FIRST, BEHIND = 40, 16  # characters before the first point, tokens behind the last
 POINTS = 4  # of a chain of thought
 AGAIN, CONSISTENT, NEXT = 10, 0.4, 24  # continuations of a point, the share that must take it back, and their tokens
+LEAST = 30  # points
 CHAINS = 8  # chains of thought of a problem in which backtracking is looked for, at most
 TOLD = 300  # characters of what stands around a point that a judge is told
 SHOWN = 160  # characters of an option
@@ -113,19 +115,17 @@ def build_backtracking(wanted: Build) -> Iterator[Item]:
     A point counts where at least four of ten continuations take it back. What is true of it is how the model went on.
     """
     problems = {row["id"]: row["text"] for row in texts("reasoning")["problems"]}
-    rounds = min(CHAINS, -(-wanted.size // len(problems)) + 1)
-    chains = list(_chains(wanted, problems, rounds, 0.7))
-    points = [(chain, place) for chain in chains for place in turning_points(chain.text)]
+    points = _turning(wanted, problems)
     rates = _rates(wanted, points)
     kept = [(chain, place) for (chain, place), rate in zip(points, rates, strict=True) if rate >= CONSISTENT]
-    wanted.counts.update(chains=len(chains), turning=len(points), consistent=len(kept))
-    if len(kept) < 30 or len({chain.problem for chain, _ in kept}) < len(OPTIONS):
-        raise NotMeasurable("it takes back what it said at fewer than 30 points", **wanted.counts)
+    wanted.counts.update(consistent=len(kept))
+    if len(kept) < LEAST or len({chain.problem for chain, _ in kept}) < len(OPTIONS):
+        raise NotMeasurable(f"it takes back what it said at fewer than {LEAST} points", **wanted.counts)
     rng = random.Random(f"{wanted.seed}:backtracking")
-    went_on = {(c.problem, c.number, place): _shown(c.text[place:]) for c, place in kept}
+    went_on = {(chain.problem, _shown(chain.text[place:])) for chain, place in kept}
     for chain, place in kept[: wanted.size]:
-        own = went_on[chain.problem, chain.number, place]
-        others = [text for (name, _, _), text in went_on.items() if name != chain.problem]
+        own = _shown(chain.text[place:])
+        others = sorted(text for name, text in went_on if name != chain.problem)
         options = rng.sample([own, *rng.sample(others, len(OPTIONS) - 1)], len(OPTIONS))
         facts = {
             "reference": reference(problems[chain.problem], chain.text[:place], chain.text[place:]),
@@ -134,6 +134,18 @@ def build_backtracking(wanted: Build) -> Iterator[Item]:
         }
         name = f"{chain.problem} {chain.number} {place}"
         yield point(wanted.lm, name, chain.problem, chain.asked, chain.text[:place], facts)
+
+
+def _turning(wanted: Build, problems: dict[str, str]) -> list[tuple[Chain, int]]:
+    """Points in so many chains as there is hope for: a model that hardly takes anything back is given up early."""
+    points: list[tuple[Chain, int]] = []
+    for turn in range(CHAINS):
+        chains = list(_chains(replace(wanted, seed=wanted.seed + turn), problems, 1, 0.7))
+        points += [(replace(chain, number=turn), place) for chain in chains for place in turning_points(chain.text)]
+        wanted.counts.update(chains=(turn + 1) * len(problems), turning=len(points))
+        if len(points) >= 2 * wanted.size or (turn and len(points) * CHAINS < LEAST * (turn + 1)):
+            break
+    return points
 
 
 def turning_points(text: str) -> list[int]:
@@ -153,8 +165,6 @@ def takes_back(text: str) -> bool:
 
 def _rates(wanted: Build, points: Sequence[tuple[Chain, int]]) -> list[float]:
     """For each point the share of new continuations that take it back."""
-    from augury.lm import generate_many
-
     starts = [
         transcript_of(
             wanted.lm,
@@ -203,8 +213,6 @@ def load(lm: LanguageModel, folder: Path) -> ItemSet:
     Raises:
         FormatError: The file is not in the published form.
     """
-    import json
-
     path = folder / PROMPTS
     prompts = json.loads(path.read_text(encoding="utf-8"))["prompts"] if path.is_file() else []
     rng = random.Random("vagueness")

@@ -1,0 +1,193 @@
+"""What a run sums up beside plain figures: the probe, the calibration of agreement, and AObench's aggregate."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from augury.bench import baseline
+from augury.bench.aggregate import TASKS, aggregate
+from augury.bench.agreement import calibrations
+from augury.bench.asks import Ask
+from augury.bench.baseline import probe_items, probed
+from augury.bench.engine import ORACLE, PROBE, RATERS
+from augury.bench.item import Item, Manifest
+from augury.bench.marks import measures_of
+from augury.bench.readings import Reading, Taken
+from augury.bench.summary import MeasureSummary, TaskSummary, task_summary
+from augury.bench.task import NO, REGISTRY, YES, Task
+from augury.contract import ModelIdentity
+from augury.stats.clusters import Figure
+
+MANIFEST = Manifest(name="x", model=ModelIdentity(name="m", d_model=8, n_layers=2), origin="o", licence="l")
+PLAIN = Task("plain", "", "x", "yes_no", ("Is it?",), window=2)
+
+
+def items(count, question="", problems=None):
+    return [
+        Item(f"{question}{i}", f"p{i % problems if problems else i}", (i, i + 1, i + 2), (1, 2),
+             {"truth": YES if i % 2 else NO, "asked": question})
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def activations(found, signal, seed=0):
+    """Vectors of which one direction says what is true, as strongly as told."""
+    draw = torch.Generator().manual_seed(seed)
+    taken = {}
+    for item in found:
+        vectors = torch.randn(2, 2, 8, generator=draw)
+        vectors[:, :, 0] += signal * (1 if item.facts["truth"] == YES else -1)
+        taken[Reading.of(item)] = Taken((1, 2), vectors)
+    return taken
+
+
+def test_a_probe_needs_two_hundred_items_to_learn_from():
+    assert probe_items(PLAIN, items(249)) == [] and [len(g) for g in probe_items(PLAIN, items(250))] == [250]
+    asked = replace(PLAIN, questions=("Is it {asked}?",))
+    assert probe_items(asked, [*items(250, "a"), *items(250, "b")]) != []
+    assert probe_items(asked, [*items(250, "a"), *items(20, "b")]) == [], "one question has too few"
+    assert probe_items(replace(PLAIN, kind="word"), items(300)) == []
+
+
+@pytest.mark.parametrize(("signal", "low", "high"), [(3.0, 0.97, 1.0), (0.0, 0.38, 0.62)])
+def test_a_probe_finds_what_is_there_and_nothing_else(signal, low, high):
+    found = items(300)
+    asks = [Ask(item, 2, 0, "Is it?") for item in found[:120]]
+    results = probed(PLAIN, [found], asks, activations(found, signal), 0)
+    assert results is not None and len(results) == 120 and {r["fold"] for r in results} <= set(range(5))
+    told = {rater: [{"log_probs": [0.0, 0.0]}] * 120 for rater in RATERS} | {PROBE: results}
+    figure = task_summary(PLAIN, MANIFEST, asks, told).headline.raters[PROBE]
+    assert low <= figure.estimate <= high
+
+
+def test_a_probes_scores_are_compared_within_a_fold_alone():
+    """Scores of other folds have another scale: shifting a fold's changes nothing."""
+    found = items(300)
+    asks = [Ask(item, 2, 0, "Is it?") for item in found]
+    results = probed(PLAIN, [found], asks, activations(found, 0.4), 0)
+    rng = np.random.default_rng(0)
+    shifts = rng.normal(0, 50, 5)
+    moved = [{**r, "log_probs": [r["log_probs"][0] + shifts[r["fold"]], 0.0]} for r in results]
+    base = {rater: [{"log_probs": [0.0, 0.0]}] * 300 for rater in RATERS}
+    one, other = (task_summary(PLAIN, MANIFEST, asks, base | {PROBE: rows}).headline for rows in (results, moved))
+    assert one.raters[PROBE] == other.raters[PROBE] and 0.6 < one.raters[PROBE].estimate < 0.95
+
+
+def test_problems_are_held_out_whole():
+    """Each problem has its own direction and one truth: who sees it in training knows it."""
+    found = [
+        replace(item, facts={"truth": YES if int(item.problem[1:]) % 2 else NO}) for item in items(300, problems=20)
+    ]
+    taken = {}
+    for item in found:
+        draw = torch.Generator().manual_seed(int(item.problem[1:]))
+        taken[Reading.of(item)] = Taken((1, 2), torch.randn(2, 2, 64, generator=draw))
+    asks = [Ask(item, 2, 0, "Is it?") for item in found]
+    results = probed(PLAIN, [found], asks, taken, 0)
+    base = {rater: [{"log_probs": [0.0, 0.0]}] * 300 for rater in RATERS}
+    figure = task_summary(PLAIN, MANIFEST, asks, base | {PROBE: results}).headline.raters[PROBE]
+    assert abs(figure.estimate - 0.5) < 0.35
+    few = [replace(item, problem=f"p{i % 4}") for i, item in enumerate(found)]
+    assert probed(PLAIN, [few], asks, taken, 0) is None
+    assert baseline.FOLDS == 5
+
+
+def test_the_own_features_are_means_of_unit_vectors_layer_by_layer():
+    vectors = torch.randn(3, 4, 8)
+    found = baseline._feature(Taken((5, 6, 7, 9), vectors), (6, 9))
+    by_hand = [sum(vectors[layer, i] / vectors[layer, i].norm() for i in (1, 3)) / 2 for layer in range(3)]
+    assert np.allclose(found, torch.cat(by_hand).numpy(), atol=1e-6)
+
+
+WORD = Task("word", "", "x", "word", ("What?",), window=2, samples=10)
+
+
+def sampled(truths, shares, sure):
+    """Asks whose samples agree with so large a share, on the truth or not."""
+    asks, results = [], []
+    for i, (right, share, confidence) in enumerate(zip(truths, shares, sure, strict=True)):
+        item = Item(str(i), f"p{i}", (1, 2), (0, 1), {"truth": "owl", "also": ""})
+        most = "an owl" if right else "a cat"
+        said = [most] * round(10 * share) + [f"x{j}" for j in range(10 - round(10 * share))]
+        asks.append(Ask(item, 2, 0, "What?"))
+        results.append({"text": most, "samples": said, "log_prob": math.log(confidence)})
+    return asks, results
+
+
+def test_calibration_against_a_simulation():
+    rng = random.Random(0)
+    shares = [rng.choice([0.2, 0.4, 0.6, 0.8, 1.0]) for _ in range(4000)]
+    asks, results = sampled([rng.random() < share for share in shares], shares, [0.5] * 4000)
+    agreement, log_prob = calibrations(WORD, asks, results)
+    assert agreement.ece < 0.04, "it is right as often as it agrees"
+    right = sum(r["samples"][0] == "an owl" for r in results) / 4000
+    assert log_prob.ece == pytest.approx(abs(0.5 - right)) and log_prob.auc.estimate == 0.5
+    by_threshold = {row.threshold: row for row in agreement.at_least}
+    kept = [r["samples"][0] == "an owl" for r, share in zip(results, shares, strict=True) if share >= 0.7]
+    assert by_threshold[0.7].answered == len(kept)
+    assert by_threshold[0.7].precision.estimate == pytest.approx(sum(kept) / len(kept))
+    assert by_threshold[0.7].recall == pytest.approx(sum(kept) / (right * 4000))
+    assert agreement.auc.low > 0.6
+
+
+def test_calibration_of_nothing_and_of_one_answer():
+    assert calibrations(WORD, *sampled([], [], [])) == []
+    asks, results = sampled([True] * 8, [1.0] * 8, [0.9] * 8)
+    agreement, _ = calibrations(WORD, asks, results)
+    assert agreement.auc is None and agreement.ece == 0 and agreement.at_least[0].precision.estimate == 1
+    asks, results = sampled([False] * 8, [0.3] * 8, [0.9] * 8)
+    agreement, _ = calibrations(WORD, asks, results)
+    assert agreement.at_least[-1].precision is None and agreement.at_least[-1].recall is None
+
+
+def test_sampled_answers_come_from_the_oracle_alone(run, tmp_path):
+    found = run("topic").tasks[0]
+    assert [one.confidence for one in found.calibrations] == ["agreement", "log-probability"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "answers" / "topic.jsonl").open()][1:]
+    assert all(("samples" in row) == (row["rater"] == ORACLE) for row in rows)
+    own = [row for row in rows if row["rater"] == ORACLE]
+    assert all(len(row["samples"]) == 10 and row["log_prob"] <= 0 for row in own)
+    assert any(len(set(row["samples"])) > 1 for row in own), "samples differ"
+
+
+def summary_with(name, estimates, kind):
+    """A task's summary in which the oracle has a figure in each measure."""
+    task = REGISTRY.tasks[name]
+    measures = {}
+    for measure in measures_of(task):
+        own = Figure(estimates.get(measure.name, estimates.get("*", 0.0)), None, None, 1, 1, "none")
+        measures[measure.name] = MeasureSummary(measure, {ORACLE: own}, {}, {}, {}, {}, 1)
+    assert next(iter(measures.values())).measure.kind == kind
+    return TaskSummary(task, MANIFEST, measures, {})
+
+
+def test_the_aggregate_is_the_published_formula():
+    """Against the table that is published for four oracles: its rows give its own aggregates."""
+    table = {
+        "hallucination": (.706, .739, .740, .710), "vagueness": (.411, .680, .685, .893),
+        "activation_sensitivity": (.511, .778, .800, .911), "backtracking": (2.13, 2.37, 2.31, 2.21),
+        "domain_confusion": (.152, .257, .244, .264), "missing_info": (.582, .733, .743, .644),
+        "mmlu_prediction": (.611, .680, .723, .692), "number_prediction": (.013, .040, .073, .033),
+        "sycophancy": (.775, .724, .740, .860), "taboo": (.280, .429, .407, .478),
+        "personaqa": (.074, .170, .139, .172),
+    }  # fmt: skip
+    kinds = {"backtracking": "scale"} | dict.fromkeys(("missing_info", "mmlu_prediction", "sycophancy"), "auc")
+    for column, published in enumerate((0.306, 0.428, 0.439, 0.469)):
+        tasks = []
+        for name in TASKS:
+            measure = "not obviously wrong" if name == "hallucination" else "*"
+            tasks.append(summary_with(name, {measure: table[name][column]}, kinds.get(name, "rate")))
+        found = aggregate(tasks)
+        assert found.value == pytest.approx(published, abs=6e-4) and not found.missing
+    two = aggregate(
+        [summary_with(n, {"*": v}, "auc") for n, v in (("mmlu_prediction", 0.9), ("mmlu_prediction_after", 0.7))]
+    )
+    assert two.value == pytest.approx(0.6) and len(two.missing) == len(TASKS) - 1
+    assert aggregate([]).value is None
