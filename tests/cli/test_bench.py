@@ -75,3 +75,37 @@ def test_rescoring_prints_a_table_or_every_metric(invoke, tmp_path):
     assert one_object(invoke("bench", "rescore", tmp_path, "--json"))["vagueness"]["one"]["vagueness_rate"] == 1
     shown = invoke("bench", "rescore", tmp_path).stdout
     assert "specificity_rate" in shown and "1  one" in shown
+
+
+def test_open_answers_are_judged_now_or_later(invoke, tiny, tmp_path, monkeypatch):
+    from augury.bench.profile import PROFILES, Profile
+    from tests.scripted import completion, scripted
+
+    monkeypatch.setitem(PROFILES, "quick", Profile("quick", ("activation_sensitivity",), 8, 1, sweep=False))
+    run = ("bench", "run", tiny.oracle, "--model", tiny.model, "--profile", "quick", "-o", tmp_path / "run")
+    first = invoke(*run)
+    assert first.exit_code == 0 and "activation_sensitivity: not judged" in first.stdout
+    again = ("bench", "rejudge", tmp_path / "run")
+    refused(invoke(*again), 2, "no judge", "--judge")
+    refused(invoke(*again, "--judge", tmp_path / "none.yaml"), 1, "no judge at", "--judge-model")
+    reply = json.dumps({"reason": "x", "verdict": "same"})
+    with scripted(lambda body: completion(reply)) as script:
+        judge = tmp_path / "judge.yaml"
+        judge.write_text(f"url: {script.url}\nmodel: m\nkey_env: null\n")
+        found = invoke(*again, "--judge", judge)
+        assert found.exit_code == 0 and "judged by m, 0 of" in found.stdout
+        asked = len(script.bodies)
+        told = one_object(invoke(*again, "--judge", judge, "--json"))
+        assert len(script.bodies) == asked, "nothing is asked twice"
+        assert script.bodies[0]["response_format"]["json_schema"]["strict"] is True
+        other = one_object(invoke(*again, "--judge", script.url, "--judge-model", "n", "--json"))
+        assert {body["model"] for body in script.bodies[asked:]} == {"n"}
+    for summary, who in ((told, "m"), (other, "n")):
+        task = summary["tasks"]["activation_sensitivity"]
+        assert task["measures"]["same"]["raters"]["oracle"]["estimate"] == 1 and task["judge"]["model"] == who
+    gone = tmp_path / "gone.yaml"
+    gone.write_text("url: http://127.0.0.1:9/v1\nmodel: m\nkey_env: null\nretries: 0\n")
+    out = tmp_path / "other"
+    refused(invoke(*run[:-1], out, "--judge", gone), 1, "cannot be reached", "run it again")
+    assert (out / "answers" / "activation_sensitivity.jsonl").exists()
+    assert one_object(invoke("bench", "show", out, "--json"))["tasks"]["activation_sensitivity"]["measures"] == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from augury.bench.item import PLAIN, Item, State, check_model, read_items
 from augury.bench.readings import Plants, Reading, Target, take
 from augury.bench.run import Bench, run_bench
 from augury.bench.task import REGISTRY
-from augury.errors import ContractError, FormatError, InputError
+from augury.errors import ContractError, FormatError, InputError, StorageError
 from augury.lm import Transcript
 from augury.oracle.controls import CONTROLS
 from tests.plain_paths import plain_blocks
@@ -25,7 +26,7 @@ from tests.unit.bench.conftest import SMALL
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.json*")) if path.is_file()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json*") if path.is_file()}
 
 
 def test_two_runs_are_equal_to_the_byte(run, tmp_path):
@@ -207,3 +208,25 @@ def test_a_profile_cuts_between_problems():
     task = REGISTRY.tasks["planted"]
     for most, kept in ((80, 72), (81, 81), (5, 5), (200, 90)):
         assert len(replace(SMALL, items=most, wordings=1, sweep=False).asks(task, items)) == kept
+
+
+@pytest.mark.parametrize("after", [2, 6, 11])
+def test_a_full_disk_is_told_and_what_was_written_is_kept(run, tmp_path, monkeypatch, after):
+    run("planted", out=tmp_path / "whole")
+    plain, left = os.replace, [after]
+
+    def full(*arguments, **settings):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        return plain(*arguments, **settings)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StorageError, match=r"(?s)could not be written.*No space"):
+        run("planted", out=tmp_path / "cut")
+    assert not list((tmp_path / "cut").rglob("*.partial*"))
+    kept = files(tmp_path / "cut")
+    assert len(kept) == after
+    left[0] = 10**6
+    run("planted", out=tmp_path / "cut")
+    assert files(tmp_path / "whole") == files(tmp_path / "cut")
