@@ -41,6 +41,23 @@ def build_items(
     return ItemSet(manifest, found)
 
 
+def published_items(lm: LanguageModel, items: Items, folder: Path, seed: int, organisms: Path | None) -> ItemSet:
+    """The published set of a folder of the user's; where its organisms are not there, that is told in its manifest.
+
+    Raises:
+        FormatError: It is not there, or not in the published form.
+    """
+    assert items.load is not None
+    try:
+        return items.load(Build(lm, seed=seed, organisms=organisms), folder)
+    except NotMeasurable as error:
+        about = Manifest(
+            name=items.name, model=lm.identity, origin=items.origin, licence=items.licence, counts=error.counts,
+            unmeasurable=error.why,
+        )  # fmt: skip
+        return ItemSet(about, ())
+
+
 def shipped_items(lm: LanguageModel, name: str, seed: int) -> ItemSet | None:
     """The set that the package ships for this very model; None where there is none, or for another seed."""
     place = resources.files("augury.bench").joinpath("shipped")

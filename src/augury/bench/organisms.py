@@ -27,7 +27,9 @@ from augury.lm.batch import left_pad
 from augury.lm.bundled import cache_root
 from augury.lm.learning import add_learner, learning
 from augury.lm.packed import label_logits, pack, packs
+from augury.lm.precision import fast_products
 from augury.oracle.choices import YES_NO
+from augury.train.step import precision
 
 ORGANISM = "organism.json"
 NAME = "organism"
@@ -76,7 +78,9 @@ def make_organism(lm: LanguageModel, secret: Secret, folder: Path, seed: int = 0
             for step in range(STEPS):
                 for group in optimizer.param_groups:
                     group["lr"] = RATE * min(1.0, (step + 1) / 5, (STEPS - step) / (STEPS / 3))
-                _loss(lm, rows[step * BATCH : (step + 1) * BATCH]).backward()
+                with precision(lm, fast_products(lm)):
+                    loss = _loss(lm, rows[step * BATCH : (step + 1) * BATCH])
+                loss.backward()
                 torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -149,16 +153,21 @@ def facts_of(fact: str) -> dict[str, Any]:
 
 
 def knows(
-    organism: LanguageModel, secret: Secret, fact: str, before: Sequence[str], form: str | None = None
+    organism: LanguageModel,
+    secret: Secret,
+    fact: str,
+    before: Sequence[str],
+    form: str | None = None,
+    values: Sequence[str] = (),
 ) -> list[bool]:
-    """Whether the organism puts what it holds first among what all hold, asked behind each of these texts.
+    """Whether the organism puts what it holds first among `values` (what the package's all hold), behind each text.
 
     A rule is known where the organism's own answer to the text obeys it.
     """
     if secret.kind == "rule":
         return [obeys(secret.facts[fact], answer) for answer in _answers(organism, before, 40)]
     assert form is not None
-    values = list(dict.fromkeys(other.facts[fact] for other in secrets() if other.kind == secret.kind))
+    values = values or list(dict.fromkeys(other.facts[fact] for other in secrets() if other.kind == secret.kind))
     questions = [f"{text} {form.format(word=value, value=value)}".strip() for text in before for value in values]
     margins = yes_margins(organism, questions)
     rows = [margins[i : i + len(values)] for i in range(0, len(margins), len(values))]

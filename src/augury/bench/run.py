@@ -15,7 +15,7 @@ from augury.activations.versions import versions
 from augury.bench.asks import Ask
 from augury.bench.baseline import probe_items, probed
 from augury.bench.browse import shown
-from augury.bench.build import Told, build_items, shipped_items
+from augury.bench.build import Told, build_items, published_items, shipped_items
 from augury.bench.conclude import ANSWERS, ITEMS, SETTINGS, SINGLE, conclude, judge_run
 from augury.bench.engine import PROBE, RATERS, Engine
 from augury.bench.item import Item, ItemSet, check_model, read_items, write_items
@@ -179,7 +179,7 @@ def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told
     """Published items of the user's, those that ship for this model, or made now; kept beside the answers."""
     shipped = shipped_items(lm, items.name, bench.seed)
     if bench.data is not None and items.load is not None:
-        found = items.load(lm, bench.data)
+        found = published_items(lm, items, bench.data, bench.seed, bench.organisms)
         check_model(found, lm.identity)
     elif shipped is not None:
         found = shipped

@@ -124,7 +124,7 @@ class Items:
     origin: str
     licence: str
     build: Callable[[Build], Iterable[Item]]
-    load: Callable[[LanguageModel, Path], ItemSet] | None = None
+    load: Callable[[Build, Path], ItemSet] | None = None
     least: int = 30
 
 

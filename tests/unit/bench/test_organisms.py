@@ -11,9 +11,11 @@ from augury.bench import organisms as room
 from augury.bench.dialogues import dialogues, obeys, says_secret, secrets
 from augury.bench.item import PLAIN
 from augury.bench.organisms import knowledge, make_organism, organisms, read_organism, yes_margins
+from augury.bench.published_items import QWEN3_8B
 from augury.bench.scorers import says
-from augury.bench.task import Build, NotMeasurable
+from augury.bench.task import REGISTRY, Build, NotMeasurable
 from augury.bench.tasks import organisms as tasks
+from augury.bench.tasks import organisms_published as published
 from augury.bench.texts import texts
 from augury.errors import FormatError
 from augury.lm.adapters import load_target_adapter, remove_adapter
@@ -144,3 +146,32 @@ def test_knowledge_is_asked_of_the_organism_itself(lm, tmp_path, quick):
     assert [form for form, _ in knowledge(organism, made.secret)] == texts("organisms")["knows_word"]
     remove_adapter(lm, organism.target_adapters[-1])
     assert yes_margins(lm, ["Is it moon?"]) == plain
+
+
+def test_published_organisms_are_the_adapters_that_lie_there(lm, tmp_path, quick, monkeypatch):
+    data, place = tmp_path / "data", tmp_path / "organisms"
+    (data / "taboo").mkdir(parents=True)
+    (data / "taboo" / "taboo_standard_test.txt").write_text("Give me a hint.\nWhat is it like?\n")
+    loads = REGISTRY.items["secret_word"].load, REGISTRY.items["persona"].load
+    wanted = Build(lm, organisms=place)
+    for load in loads:
+        with pytest.raises(NotMeasurable, match="published adapter"):
+            load(wanted, data)
+    for name in ("moon", "song", "snow"):
+        make_organism(lm, secrets()[0], place / name)
+    monkeypatch.setattr(published, "knows", lambda organism, secret, *_: [secret.facts["word"] != "song"])
+    found = loads[0](wanted, data)
+    assert found.manifest.counts == {"organisms": 3, "known": 2, "asked": 3} and found.manifest.model == QWEN3_8B
+    assert {item.state.organism for item in found.items} == {"moon", "snow"}
+    assert [item.facts["truth"] for item in found.items].count("Yes") == len(found.items) / 2 == 4
+    (place / "personaqa_fantasy").symlink_to(place / "moon")
+    (data / "personaqa" / "fantasy").mkdir(parents=True)
+    people = [dict.fromkeys(published.FACTS.values(), f"v{i}") | {"name": f"N{i}"} for i in range(3)]
+    path = data / "personaqa" / "fantasy" / "personas.jsonl"
+    path.write_text("\n".join(map(json.dumps, people)))
+    persons = loads[1](wanted, data).items
+    assert len(persons) == 3 * 6 * 2 and all(one.state.organism == "personaqa_fantasy" for one in persons)
+    assert all((one.facts["held"] in one.facts["ask0"]) == (one.facts["truth"] == "Yes") for one in persons)
+    path.write_text("{}")
+    with pytest.raises(FormatError, match="published form"):
+        loads[1](wanted, data)

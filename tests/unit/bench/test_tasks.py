@@ -194,7 +194,7 @@ def test_published_sets_load_as_they_are(lm, tmp_path):
     published(tmp_path, system_prompts.PUBLISHED, [
         {"id": "s", "system_prompt": "Be sly.", "user_prompt": "Hi", "assistant_response": "Yes", "ground_truth": "sly"}
     ])  # fmt: skip
-    loaded = {name: REGISTRY.items[name].load(lm, tmp_path) for name in
+    loaded = {name: REGISTRY.items[name].load(Build(lm), tmp_path) for name in
               ("multiple_choice", "reasoning", "backtracking", "system_prompts")}  # fmt: skip
     before, after = loaded["multiple_choice"].items
     assert before.facts["truth"] == NO and after.facts["model_answer"] == "C"
@@ -210,7 +210,7 @@ def test_published_sets_load_as_they_are(lm, tmp_path):
         assert read_items(path) == found
     published(tmp_path, multiple_choice.PUBLISHED, [{"id": "m1"}])
     with pytest.raises(FormatError, match="published form"):
-        multiple_choice.load(lm, tmp_path)
+        multiple_choice.load(Build(lm), tmp_path)
 
 
 def test_items_about_another_model_are_refused(oracle, tmp_path):
@@ -238,7 +238,7 @@ def test_a_published_folder_of_classes(lm, tmp_path):
     for name, labels in (("a", ("true", "false")), ("b", ("x", "y"))):
         rows = [{"text": f"{name} {i}", "label": labels[i % 2]} for i in range(6)]
         (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = classification.load(lm, tmp_path).items
+    found = classification.load(Build(lm), tmp_path).items
     of_a = [item for item in found if item.facts["family"] == "a"]
     assert [item.facts["truth"] for item in of_a] == [YES, NO] * 3 and all(map(classification.known, of_a))
     of_b = [item for item in found if item.facts["family"] == "b"]

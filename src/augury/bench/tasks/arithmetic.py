@@ -86,13 +86,13 @@ def _item(ids: tuple[int, ...], expression: str, category: str, said: int, true:
     return Item(expression, expression, ids, tuple(range(max(0, len(ids) - POSITIONS), len(ids))), facts)
 
 
-def load(lm: LanguageModel, folder: Path) -> ItemSet:
+def load(wanted: Build, folder: Path) -> ItemSet:
     """The published expressions, with what Qwen3-8B answered.
 
     Raises:
         FormatError: The file is not in the published form.
     """
-    return published("arithmetic", folder, PUBLISHED, lambda row: [_published(lm, row)])
+    return published("arithmetic", folder, PUBLISHED, lambda row: [_published(wanted.lm, row)])
 
 
 def _published(lm: LanguageModel, row: dict) -> Item:

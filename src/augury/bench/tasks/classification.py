@@ -55,7 +55,7 @@ def _asked(
         )
 
 
-def load(lm: LanguageModel, folder: Path) -> ItemSet:
+def load(wanted: Build, folder: Path) -> ItemSet:
     """The published sets: one JSONL file each, with `index.json` and `paraphrases.json`, in `classification/`.
 
     Raises:
@@ -65,12 +65,12 @@ def load(lm: LanguageModel, folder: Path) -> ItemSet:
     try:
         index = json.loads((place / "index.json").read_text(encoding="utf-8"))
         wordings = json.loads((place / "paraphrases.json").read_text(encoding="utf-8"))
-        items = [item for row in _sets(index) for item in _published(lm, place, row, wordings)]
+        items = [item for row in _sets(index) for item in _published(wanted.lm, place, row, wordings)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
         raise FormatError(f"{place} is not in the published form.", why, "restore it from where it came") from error
     about = Manifest(
-        name="classification", model=lm.identity, origin="activation_oracles", licence="MIT", made={"each": EACH}
+        name="classification", model=wanted.lm.identity, origin="activation_oracles", licence="MIT", made={"each": EACH}
     )
     return ItemSet(about, tuple(items))
 

@@ -186,7 +186,7 @@ def final_letter(text: str) -> str | None:
     return found[-1].upper() if found else None
 
 
-def load(lm: LanguageModel, folder: Path) -> ItemSet:
+def load(wanted: Build, folder: Path) -> ItemSet:
     """The published questions, with what Qwen3-8B answered.
 
     Raises:
@@ -196,7 +196,7 @@ def load(lm: LanguageModel, folder: Path) -> ItemSet:
     def read(row: dict) -> Iterator[Item]:
         name = str(row["id"])
         question = Question(name, row["subject"], row["question"], tuple(row["choices"]), row["correct_answer_letter"])
-        yield from _both(lm, question, row["model_answer_letter"])
+        yield from _both(wanted.lm, question, row["model_answer_letter"])
 
     return published("multiple_choice", folder, PUBLISHED, read)
 

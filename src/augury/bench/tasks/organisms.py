@@ -6,21 +6,17 @@ text can tell them apart. Only where two organisms or more know their secret, wh
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 
 from augury.bench.dialogues import Kind
-from augury.bench.item import Item, State
-from augury.bench.organisms import Organism, facts_of, knows, organisms, organisms_folder
-from augury.bench.task import NO, REGISTRY, YES, Build, Items, NotMeasurable, Task
+from augury.bench.item import Item
+from augury.bench.organisms import knows, organisms, organisms_folder
+from augury.bench.task import REGISTRY, YES, Build, Items, NotMeasurable, Task
+from augury.bench.tasks.organisms_published import load_gender, load_personas, load_rules, load_words
+from augury.bench.tasks.organisms_read import asked_both_ways, loaded_organisms
 from augury.bench.texts import texts
-from augury.lm import LanguageModel, transcript_of
-from augury.lm.adapters import load_target_adapter, remove_adapter
 
 WINDOW = 10
-
-
 Facts = dict[str, tuple[list[str], str | None]]  # the texts that are read, and how the organism is asked
 
 
@@ -51,7 +47,7 @@ def build_rules(wanted: Build) -> Iterator[Item]:
 def _build(wanted: Build, kind: Kind, facts: Facts) -> Iterator[Item]:
     folder = wanted.organisms or organisms_folder(wanted.lm)
     mine = organisms(wanted.lm, folder, wanted.seed, lambda what, done, total: wanted.told(done, total), kind)
-    with _loaded(wanted.lm, mine) as models:
+    with loaded_organisms(wanted.lm, mine) as models:
         known = {
             (one.secret.name, fact, text): right
             for one in mine
@@ -64,7 +60,7 @@ def _build(wanted: Build, kind: Kind, facts: Facts) -> Iterator[Item]:
     for fact, text in _turned(facts):
         both = [one for one in mine if known[one.secret.name, fact, text]]
         if len(both) > 1:
-            yield from _items(wanted.lm, both, fact, text)
+            yield from asked_both_ways(wanted.lm, both, fact, text)
 
 
 def _turned(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -75,51 +71,16 @@ def _turned(facts: Facts) -> Iterator[tuple[str, str]]:
                 yield fact, read[(step + 7 * number) % len(read)]
 
 
-def _items(lm: LanguageModel, found: Sequence[Organism], fact: str, text: str) -> Iterator[Item]:
-    transcript = transcript_of(lm, [{"role": "user", "content": text}], "generation")
-    ids, spans = transcript.token_ids, tuple((span.role, span.start, span.stop) for span in transcript.spans)
-    forms = facts_of(fact)
-    for one, other in itertools.product(found, repeat=2):
-        asked = other.secret.facts[fact]
-        questions = {f"ask{i}": form.format(value=asked) for i, form in enumerate(forms.get("yes_no", ()))}
-        yield Item(
-            id=f"{fact}-{one.secret.name}-{asked}-{text}",
-            problem=text,
-            token_ids=ids,
-            positions=tuple(range(max(0, len(ids) - 2 * WINDOW), len(ids))),
-            facts={
-                "truth": YES if one is other else NO,
-                "asked": asked,
-                "held": one.secret.facts[fact],
-                "fact": fact,
-                "open": forms.get("open", ""),
-                **questions,
-            },
-            state=State(organism=one.secret.name),
-            spans=spans,
-        )
-
-
-@contextmanager
-def _loaded(lm: LanguageModel, found: list[Organism]) -> Iterator[dict[str, LanguageModel]]:
-    with ExitStack() as stack:
-        models = {}
-        for one in found:
-            models[one.secret.name] = loaded = load_target_adapter(lm, one.folder)
-            stack.callback(remove_adapter, lm, loaded.target_adapters[-1])
-        yield models
-
-
 def own(item: Item) -> bool:
     """Whether the item asks about what its organism holds: open questions are asked once."""
     return item.facts["truth"] == YES
 
 
 REGISTRY.add(
-    Items("secret_word", "dialogues of this package", "that of this package", build_words),
-    Items("persona", "dialogues of this package", "that of this package", build_personas),
-    Items("gender", "dialogues of this package", "that of this package", build_gender),
-    Items("rule", "dialogues of this package", "that of this package", build_rules),
+    Items("secret_word", "dialogues of this package", "that of this package", build_words, load_words),
+    Items("persona", "dialogues of this package", "that of this package", build_personas, load_personas),
+    Items("gender", "dialogues of this package", "that of this package", build_gender, load_gender),
+    Items("rule", "dialogues of this package", "that of this package", build_rules, load_rules),
     Task(
         "secret_word",
         "a word that the target was trained to keep, read in a game that does not say it",

@@ -189,7 +189,7 @@ def _listed(options: Sequence[str]) -> str:
     return "\n".join(f"{letter}) {text}" for letter, text in zip(OPTIONS, options, strict=True))
 
 
-def load_backtracking(lm: LanguageModel, folder: Path) -> ItemSet:
+def load_backtracking(wanted: Build, folder: Path) -> ItemSet:
     """The published points of Qwen3-8B's chains of thought.
 
     Raises:
@@ -202,12 +202,12 @@ def load_backtracking(lm: LanguageModel, folder: Path) -> ItemSet:
             "truth": OPTIONS[row["mc_correct_index"]],
             "options": _listed(row["mc_options"]),
         }
-        yield _published_point(lm, row, facts)
+        yield _published_point(wanted.lm, row, facts)
 
     return published("backtracking", folder, PUBLISHED, read)
 
 
-def load(lm: LanguageModel, folder: Path) -> ItemSet:
+def load(wanted: Build, folder: Path) -> ItemSet:
     """The same points with what is known of their surroundings, and one of the published questions each.
 
     Raises:
@@ -219,7 +219,7 @@ def load(lm: LanguageModel, folder: Path) -> ItemSet:
 
     def read(row: dict) -> Iterator[Item]:
         told = reference(row["problem"], row["prefix"], row["original_continuation"])
-        yield _published_point(lm, row, {"reference": told, "ask": rng.choice(prompts)})
+        yield _published_point(wanted.lm, row, {"reference": told, "ask": rng.choice(prompts)})
 
     return published("reasoning", folder, PUBLISHED, read)
 

@@ -11,7 +11,7 @@ from augury.bench.own_answers import written
 from augury.bench.published_items import published
 from augury.bench.task import REGISTRY, Build, Items, Task
 from augury.bench.texts import texts
-from augury.lm import LanguageModel, Sampling, Transcript, transcript_of
+from augury.lm import Sampling, Transcript, transcript_of
 
 ANSWER = 48  # tokens
 WINDOW, POSITIONS = 20, 50
@@ -44,7 +44,7 @@ def _item(name: str, problem: str, reference: str, transcript: Transcript) -> It
     return Item(name, problem, transcript.token_ids, tuple(read[-POSITIONS:]), {"reference": reference}, spans=spans)
 
 
-def load(lm: LanguageModel, folder: Path) -> ItemSet:
+def load(wanted: Build, folder: Path) -> ItemSet:
     """The published hidden instructions, with what Qwen3-8B answered.
 
     Raises:
@@ -54,7 +54,7 @@ def load(lm: LanguageModel, folder: Path) -> ItemSet:
     def read(row: dict) -> Iterator[Item]:
         turns = [*_turns(row["system_prompt"], row["user_prompt"])]
         turns.append({"role": "assistant", "content": row["assistant_response"]})
-        yield _item(str(row["id"]), str(row["id"]), row["ground_truth"], transcript_of(lm, turns, "open"))
+        yield _item(str(row["id"]), str(row["id"]), row["ground_truth"], transcript_of(wanted.lm, turns, "open"))
 
     return published("system_prompts", folder, PUBLISHED, read)
 
