@@ -43,15 +43,17 @@ def forest(summary: Mapping[str, Any]) -> str:
     return finish()
 
 
-def lines(label: str, names: Sequence[str], values: Sequence[Figures]) -> str:
-    """The oracle and each control over some steps."""
-    axes, finish = _axes(5, 2.4)
+def lines(label: str, names: Sequence[str], values: Sequence[Figures], rising: bool) -> str:
+    """The oracle and each control over some steps, joined where these rise; else beside each other."""
+    axes, finish = _axes(5 if rising else max(5.0, 0.75 * len(names)), 2.4)
     for step, rater in enumerate(COLUMNS):
         known = [(x, found[rater]["estimate"]) for x, found in enumerate(values) if found.get(rater)]
         if known:
             xs, ys = zip(*known, strict=True)
-            axes.plot(xs, ys, "o-", color=f"C{step}", ms=3, lw=2 if rater == ORACLE else 1, label=rater)
-    axes.set_xticks(range(len(names)), names, fontsize=8)
+            width, size = (2, 5) if rater == ORACLE else (1, 3)
+            xs = xs if rising else [x + 0.08 * (step - 3) for x in xs]
+            axes.plot(xs, ys, "o-" if rising else "o", color=f"C{step}", ms=size, lw=width, label=rater)
+    axes.set_xticks(range(len(names)), names, fontsize=8, rotation=30 if len(names) > 8 else 0)
     axes.set_xlabel(label, fontsize=8)
     axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return finish()

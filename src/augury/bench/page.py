@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from augury.bench.charts import bars, forest, lines, reliability
-from augury.bench.engine import COLUMNS
+from augury.bench.engine import COLUMNS, ORACLE
 from augury.oracle.controls import TEXT_ALL
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
 td,th{border-bottom:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:top}
-td.n{text-align:right;font-variant-numeric:tabular-nums} svg{max-width:100%;height:auto}
+td small{white-space:nowrap} td.n{text-align:right;font-variant-numeric:tabular-nums} svg{max-width:100%;height:auto}
 .quiet{color:#666} h2{margin-top:2.2rem} select,input{font:inherit;margin:0 .8rem .6rem 0}
 #one{border:1px solid #ccc;border-radius:6px;padding:1rem} mark{background:#ffe08a;color:#222}
 #text{white-space:pre-wrap;font-family:ui-monospace,monospace;font-size:13px}
@@ -62,6 +62,7 @@ BROWSER = """<h2>Single answers</h2>
 <table><thead><tr><th>who<th>answer</thead><tbody id=said></tbody></table></div>"""
 
 Figures = Mapping[str, Any]
+RISING = ("strength",)  # parts that follow one upon the other
 
 
 def page(summary: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -149,10 +150,11 @@ def _details(summary: Mapping[str, Any]) -> list[str]:
     """Of each task what there is: windows, wordings, and its parts."""
     found = []
     for name, task in summary["tasks"].items():
-        about = [_known(task), _judge(task), _bars(task), *_calibration(task)]
+        drawn = _bars(task)  # which has all measures: then the first alone is looked at closer
+        about = [_known(task), _judge(task), drawn, *_calibration(task)]
         if any(about):
             found += [f"<h3>{html.escape(name)}</h3>", *about]
-        for measure, figures in task["measures"].items():
+        for measure, figures in list(task["measures"].items())[: 1 if drawn else None]:
             parts = [_dose(task), _sweep(figures), *_parts(figures), _wordings(figures)]
             if any(parts):
                 found += [f"<h3>{html.escape(name)}: {html.escape(measure)}</h3>", *parts]
@@ -218,12 +220,14 @@ def _sweep(figures: Figures) -> str:
     if not windows:
         return ""
     names = ["all" if window == "0" else window for window in windows]
-    return lines("positions that are read", names, list(windows.values()))
+    return lines("positions that are read", names, list(windows.values()), rising=True)
 
 
 def _parts(figures: Figures) -> list[str]:
     return [
-        lines(fact, list(values), list(values.values())) for fact, values in figures["parts"].items() if len(values) > 1
+        lines(fact, list(values), list(values.values()), rising=fact in RISING)
+        for fact, values in figures["parts"].items()
+        if sum(found[ORACLE] is not None for found in values.values()) > 1
     ]
 
 
