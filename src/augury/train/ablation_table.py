@@ -14,6 +14,7 @@ from augury.train.figures import Figure
 
 Measured = Mapping[tuple[str, int, float], dict[str, Figure]]
 SAME = "within the noise"
+ACROSS = 4  # panels of a picture
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,15 @@ def plot(lines: list[Line], path: Path) -> None:
 
     titles = list(dict.fromkeys(line.figure for line in lines))
     runs = list(dict.fromkeys(line.run for line in lines))
-    canvas = Canvas(figsize=(4.2 * len(titles), 1 + 0.32 * len(runs)), layout="constrained")
-    panels = canvas.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    across = min(ACROSS, len(titles))
+    down = -(-len(titles) // across)
+    canvas = Canvas(figsize=(4.2 * across, down * (1 + 0.32 * len(runs))), layout="constrained")
+    grid = canvas.subplots(down, across, sharey=True, squeeze=False)
+    panels = grid.flatten()
+    for panel in panels[len(titles) :]:
+        panel.set_axis_off()
     colours = {"better": "tab:green", "worse": "tab:red", SAME: "tab:gray", "": "black"}
-    for panel, title in zip(panels, titles, strict=True):
+    for panel, title in zip(panels, titles, strict=False):
         for line in (line for line in lines if line.figure == title):
             y, value = runs.index(line.run), line.value
             panel.plot([value.low, value.high], [y, y], color=colours[line.verdict], lw=2)
