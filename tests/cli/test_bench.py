@@ -28,6 +28,9 @@ def test_a_run_is_shown_kept_and_gone_on_with(invoke, tiny, tmp_path, small):
     assert found["tasks"]["planted"]["measures"]["auc"]["raters"]["none"]["estimate"] == 0.5
     assert found == one_object(invoke("bench", "show", tmp_path / "run", "--json"))
     assert invoke("bench", "show", tmp_path / "run").stdout == first.stdout
+    table = invoke("bench", "show", tmp_path / "run", "--markdown").stdout.splitlines()
+    assert table[2].startswith("| task | measure | items | oracle | none |") and "| planted | auc | 16 | " in table[4]
+    assert len({line.count("|") for line in table[2:5]}) == 1 and "number_prediction: it gives a wrong" in table[-1]
     beside = invoke("bench", "compare", tmp_path / "run", tmp_path / "run")
     assert beside.exit_code == 0 and "within noise" in beside.stdout and f"B  {tiny.oracle}" in beside.stdout
     rows = one_object(invoke("bench", "compare", tmp_path / "run", tmp_path / "run", "--json"))["tasks"]

@@ -122,10 +122,10 @@ class Progressed:
     tasks: int
     raters: int = 0
 
-    def rated(self, name: str, raters: int = 1) -> None:
-        """So many raters more have answered this task."""
+    def rated(self, raters: int = 1) -> None:
+        """So many raters more have answered a task: one bar for all of them, so that the time left can be told."""
         self.raters += raters
-        self.told(f"asking {name}", self.raters, self.tasks * len(RATERS))
+        self.told("asking", self.raters, self.tasks * len(RATERS))
 
 
 def _set(oracle: Oracle, bench: Bench, items: Items, tasks: Sequence[Task], out: Path, done: Progressed) -> None:
@@ -133,11 +133,11 @@ def _set(oracle: Oracle, bench: Bench, items: Items, tasks: Sequence[Task], out:
     path = out / ITEMS / f"{items.name}.jsonl"
     found = read_items(path) if path.exists() else _items(oracle.base, bench, items, path, done.told)
     if found.manifest.unmeasurable is not None:
-        done.rated(items.name, len(RATERS) * len(tasks))
+        done.rated(len(RATERS) * len(tasks))
         return
     asks = {task.name: bench.profile.asks(task, found.items) for task in tasks}
     missing = [task for task in tasks if not (out / ANSWERS / f"{task.name}.jsonl").exists()]
-    done.rated(items.name, len(RATERS) * (len(tasks) - len(missing)))
+    done.rated(len(RATERS) * (len(tasks) - len(missing)))
     if missing:
         with _target(oracle, found, bench) as target:
             engine = Engine(oracle, target, seed=bench.seed)
@@ -165,7 +165,7 @@ def _ask(
     for rater in RATERS:
         results[rater], run = engine.answers(task, asks, taken, rater, kept)
         work.add(run)
-        done.rated(task.name)
+        done.rated()
     probe = probed(task, probes, asks, taken, engine.seed)
     if probe is not None:
         results[PROBE] = probe

@@ -19,6 +19,7 @@ class Bars:
 
     def __init__(self, bar: Any) -> None:
         self.bar, self.task, self.named = bar, None, ""
+        self.tasks: dict[str, Any] = {}
         self.losses: dict[str, float] = {}
 
     def phase(self, phase: str, done: int, total: int | None) -> None:
@@ -40,7 +41,9 @@ class Bars:
     def _begin(self, phase: str, total: int | None) -> None:
         self.named = phase
         if self.bar is not None:
-            self.task = self.bar.add_task(phase, total=total, losses="")
+            if phase not in self.tasks:  # one that comes again goes on with its bar
+                self.tasks[phase] = self.bar.add_task(phase, total=total, losses="")
+            self.task = self.tasks[phase]
 
     def _update(self, done: int, total: int | None, losses: str) -> None:
         if self.bar is not None:

@@ -158,12 +158,14 @@ def judge_again(
 @guarded
 def show_run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="A table for a README or a model card.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run found.
 
     \b
     augury bench show runs/bench
+    augury bench show runs/bench --markdown >> README.md
     """
     import json
 
@@ -174,6 +176,10 @@ def show_run(
     found = json.loads(path.read_text(encoding="utf-8"))
     if as_json:
         write_json(found)
+    elif as_markdown:
+        from augury.bench.markdown import markdown
+
+        typer.echo(markdown(found), nl=False)
     else:
         show_summary(found)
 
