@@ -211,7 +211,7 @@ def _dose(task: Mapping[str, Any]) -> str:
     if "strength at 75%" not in task:
         return ""
     found = task["strength at 75%"]
-    told = "at no strength that was tried" if found is None else f"from {found:.3f} of the residual norm on"
+    told = "at no strength that was tried" if found is None else f"from at most {found:.3f} of the residual norm on"
     return f"<p>Three of four pairs are told apart {told}.</p>"
 
 

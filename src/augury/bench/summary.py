@@ -92,11 +92,12 @@ class TaskSummary:
 
     @property
     def threshold(self) -> float | None:
-        """Of what is planted the strength at which three of four pairs are told apart; None elsewhere, or beyond 1."""
+        """Of what is planted the strength from which three of four pairs are told apart: at the least, the least that was
+        tried; None elsewhere, and where no strength is enough."""
         found = self.headline.parts.get("strength", {}) if self.headline else {}
         known = {float(value): own.estimate for value, raters in found.items() if (own := raters[ORACLE])}
         doses = sorted(known)
-        return threshold([0.0, *doses], [0.5, *(known[dose] for dose in doses)], 0.75) if doses else None
+        return threshold(doses, [known[dose] for dose in doses], 0.75) if doses else None
 
     @property
     def known(self) -> float | None:

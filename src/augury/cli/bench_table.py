@@ -34,7 +34,8 @@ def show_summary(found: Mapping[str, Any]) -> None:
             lead = _figure(figures["leads"].get(LEAD), signed=True)
             shown.add_row(name, measure, str(figures["counted"]), *cells, lead)
         if task.get("strength at 75%") is not None:
-            told = f"three of four pairs are told apart from {task['strength at 75%']:.3f} of the residual norm on"
+            strength = f"{task['strength at 75%']:.3f} of the residual norm"
+            told = f"three of four pairs are told apart from at most {strength} on"
             missing.append(f"{name}: {told}")
         missing += _remarks(name, task)
     console = stdout()

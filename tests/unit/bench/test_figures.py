@@ -191,3 +191,24 @@ def test_the_aggregate_is_the_published_formula():
     )
     assert two.value == pytest.approx(0.6) and len(two.missing) == len(TASKS) - 1
     assert aggregate([]).value is None
+
+
+def planted_summary(by_strength):
+    """A run in which so large a share of pairs is told apart at each strength."""
+    asks, results = [], []
+    for strength, share in by_strength.items():
+        for i in range(20):
+            for truth in (YES, NO):
+                item = Item(f"{strength} {i} {truth}", f"p{strength}{i}", (1,), (0,),
+                            {"truth": truth, "strength": f"{strength:g}", "concept": f"{strength} {i}"})  # fmt: skip
+                asks.append(Ask(item, 10, 0, "?"))
+                right = i < 20 * share
+                results.append({"log_probs": [1.0 if (truth == YES) == right else -1.0, 0.0]})
+    told = dict.fromkeys(RATERS, results)
+    return task_summary(REGISTRY.tasks["planted"], MANIFEST, asks, told)
+
+
+def test_the_strength_from_which_three_of_four_are_told_apart():
+    assert planted_summary({0.1: 0.5, 0.2: 0.7, 0.4: 0.8}).threshold == pytest.approx(0.3)
+    assert planted_summary({0.1: 0.9, 0.2: 1.0}).threshold == 0.1, "the least that was tried"
+    assert planted_summary({0.1: 0.4, 0.2: 0.7}).threshold is None
