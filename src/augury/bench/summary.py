@@ -92,8 +92,10 @@ class TaskSummary:
 
     @property
     def threshold(self) -> float | None:
-        """Of what is planted the strength from which three of four pairs are told apart: at the least, the least that was
-        tried; None elsewhere, and where no strength is enough."""
+        """Of what is planted the strength from which three of four pairs are told apart; None elsewhere, or at none.
+
+        Where the least that was tried is enough it is that.
+        """
         found = self.headline.parts.get("strength", {}) if self.headline else {}
         known = {float(value): own.estimate for value, raters in found.items() if (own := raters[ORACLE])}
         doses = sorted(known)
