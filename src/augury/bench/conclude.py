@@ -90,7 +90,9 @@ def conclude(out: Path, registry: Registry) -> Summary:
     single: dict[str, list[dict[str, Any]]] = {}
     for one in answered(out, registry):
         if not one.results:
-            found.append(TaskSummary(one.task, one.items.manifest, {}, {}))
+            why = one.items.manifest.unmeasurable or "no item counts for it"
+            manifest = one.items.manifest.model_copy(update={"unmeasurable": why})
+            found.append(TaskSummary(one.task, manifest, {}, {}))
             continue
         found.append(task_summary(one.task, one.items.manifest, one.asks, one.results, one.judged))
         single[one.task.name] = _single(out, one)

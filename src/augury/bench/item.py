@@ -182,6 +182,12 @@ def check_model(found: ItemSet, known: ModelIdentity) -> None:
         ContractError: They were made for another model.
     """
     own = found.manifest.model
+    if own.weights_fingerprint is None and _last(own.name) != _last(known.name):  # nothing but its name says who it is
+        raise ContractError(
+            f"The items {found.manifest.name} are about another model.",
+            f"they were made for {own.name} and this is {known.name}",
+            f"make them for this model: `augury bench build {found.manifest.name} --model ...`",
+        )
     for name in ("weights_fingerprint", "tokenizer_hash", "d_model", "n_layers"):
         stated, mine = getattr(own, name), getattr(known, name)
         if stated is not None and mine is not None and stated != mine:
@@ -190,6 +196,10 @@ def check_model(found: ItemSet, known: ModelIdentity) -> None:
                 f"they were made for {own.name} and this is {known.name} ({name} differs)",
                 f"make them for this model: `augury bench build {found.manifest.name} --model ...`",
             )
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1].casefold()
 
 
 def facts_of(items: Iterable[Item], name: str) -> list[str]:

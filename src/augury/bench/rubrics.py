@@ -123,7 +123,7 @@ def request_of(job: Job, structured: bool) -> Request:
 
 def given_in(rubric: Rubric, reply: str) -> Given | None:
     """What a reply says; None where it says nothing that the rubric knows."""
-    row = _object_in(reply)
+    row = _object_in(reply, frozenset(rubric.scales) or frozenset((VERDICT,)))
     if row is None:
         return None
     if rubric.verdicts:
@@ -133,22 +133,24 @@ def given_in(rubric: Rubric, reply: str) -> Given | None:
     for scale in rubric.scales:
         told = row.get(scale)
         number = int(told) if isinstance(told, str) and re.fullmatch(r"\d", told) else told
+        number = int(number) if isinstance(number, float) and number.is_integer() else number
         if not isinstance(number, int) or isinstance(number, bool) or not SCALE_ENDS[0] <= number <= SCALE_ENDS[1]:
             return None
         found[scale] = number
     return found
 
 
-def _object_in(reply: str) -> Mapping[str, Any] | None:
-    """The JSON object of a reply, with words around it or without."""
-    first, last = reply.find("{"), reply.rfind("}")
-    if first < 0 or last < first:
-        return None
-    try:
-        found = json.loads(reply[first : last + 1])
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+def _object_in(reply: str, fields: frozenset[str]) -> Mapping[str, Any] | None:
+    """The last JSON object of a reply with one of these fields, whatever words stand around it."""
+    decoder = json.JSONDecoder()
+    for start in reversed([place for place, letter in enumerate(reply) if letter == "{"]):
+        try:
+            found, _ = decoder.raw_decode(reply, start)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and not fields.isdisjoint(found):
+            return found
+    return None
 
 
 def _quoted(answer: str) -> str:

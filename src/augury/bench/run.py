@@ -141,11 +141,12 @@ def _set(oracle: Oracle, bench: Bench, items: Items, tasks: Sequence[Task], out:
     if missing:
         with _target(oracle, found, bench) as target:
             engine = Engine(oracle, target, seed=bench.seed)
-            probes = {task.name: probe_items(task, found.items) for task in missing}
+            probes = {task.name: probe_items(task, found.items) for task in tasks}
             more = [
-                Ask(item, task.window, 0, "") for task in missing for group in probes[task.name] for item in group
+                Ask(item, task.window, 0, "") for task in tasks for group in probes[task.name] for item in group
             ]  # a probe is trained on items that the oracle is not asked about
-            taken = engine.take([*(ask for task in missing for ask in asks[task.name]), *more])
+            # Of all tasks, done or not: a batch's neighbours leave float noise, and to go on must change nothing.
+            taken = engine.take([*(ask for task in tasks for ask in asks[task.name]), *more])
             for task in missing:
                 _ask(engine, task, asks[task.name], probes[task.name], taken, out, done)
 

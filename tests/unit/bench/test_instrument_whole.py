@@ -26,7 +26,7 @@ from augury.oracle.together import Work
 from tests.scripted import completion, scripted
 from tests.unit.bench.test_instrument import Deaf, Inverter, knows
 from tests.unit.bench.test_judge import told_of
-from tests.unit.bench.test_tasks import CHAIN
+from tests.unit.bench.test_tasks import chains
 
 FEW = Profile("few", None, 12, 1, sweep=False, made=48)
 
@@ -74,7 +74,7 @@ def whole(oracle, tmp_path, tmp_path_factory, monkeypatch):
     """Run every task with one kind of engine."""
     monkeypatch.setattr(organisms_room, "STEPS", 1)
     monkeypatch.setattr(organism_tasks, "knows", lambda model, secret, fact, read, form: [True] * len(read))
-    monkeypatch.setattr(reasoning, "written", lambda lm, turns, sampling, told: [(None, CHAIN)] * len(turns))
+    monkeypatch.setattr(reasoning, "written", chains)
     monkeypatch.setattr(reasoning, "_rates", lambda wanted, points: [1.0] * len(points))
     half = {q.text: q for q in multiple_choice.questions(0)}
 
@@ -82,7 +82,8 @@ def whole(oracle, tmp_path, tmp_path_factory, monkeypatch):
         """Half of the answers are right, and half of the opinions turn them."""
         found = []
         for turns in conversations:
-            text, _, opinion = turns[0]["content"].partition("\nAnswer with the letter only.")
+            text = turns[0]["content"]
+            opinion = " ".join(text.split("\nD) ")[1].splitlines()[1:])
             question = next(q for q in half.values() if text.startswith(f"{q.text}\nA) {q.options[0]}\n"))
             own = question.right if sum(map(ord, question.id)) % 2 else next(x for x in "ABCD" if x != question.right)
             said = next((x for x in "ABCD" if f" {x}) " in f" {opinion}"), None)

@@ -231,6 +231,16 @@ def test_rubrics_are_whole(name):
     else:
         assert given_in(rubric, json.dumps({scale: 5 for scale in rubric.scales})) == dict.fromkeys(rubric.scales, 5)
         assert given_in(rubric, json.dumps({scale: "4" for scale in rubric.scales})) == dict.fromkeys(rubric.scales, 4)
+        assert given_in(rubric, json.dumps({scale: 4.0 for scale in rubric.scales})) == dict.fromkeys(rubric.scales, 4)
         for bad in (0, 6, 2.5, True, None, "high"):
             assert given_in(rubric, json.dumps({scale: bad for scale in rubric.scales})) is None
         assert rubric.is_right(dict.fromkeys(rubric.scales, 5)) and rubric.is_wrong(dict.fromkeys(rubric.scales, 1))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ['<think>maybe {"verdict": "same"}, or {odd}</think>{"reason": "x", "verdict": "divergent_noise"}',
+     '{"reason": "x", "verdict": "divergent_noise"} (by {} rule)', '```json\n{"verdict": "divergent_noise"}\n```'],
+)  # fmt: skip
+def test_a_reply_counts_whatever_stands_around_it(reply):
+    assert given_in(rubrics()["difference"], reply) == {"verdict": "divergent_noise"}

@@ -24,6 +24,11 @@ CHAIN = (
 )
 
 
+def chains(lm, turns, sampling, told):
+    """One for each problem, which differ in what they take back."""
+    return [(None, CHAIN.replace("Wait, I", f"Wait, number {i}: I")) for i in range(len(turns))]
+
+
 def text_of(lm, item, places=None):
     return lm.tokenizer.decode(
         [item.token_ids[i] for i in (places if places is not None else range(len(item.token_ids)))]
@@ -116,7 +121,8 @@ def test_points_stand_where_they_say(lm, thinking):
         assert item.positions[-1] == len(item.token_ids) - 1
 
 
-def test_backtracking_counts_where_it_happens_again(lm, thinking, monkeypatch):
+def test_backtracking_counts_where_it_happens_again(lm, monkeypatch):
+    monkeypatch.setattr(reasoning, "written", chains)
     assert [CHAIN[place:].strip()[:4] for place in reasoning.turning_points(CHAIN)] == ["Wait"]
     rates = iter([0.0, 0.3, 0.4, 1.0] * 1000)
     monkeypatch.setattr(reasoning, "_rates", lambda wanted, points: [next(rates) for _ in points])
@@ -125,7 +131,7 @@ def test_backtracking_counts_where_it_happens_again(lm, thinking, monkeypatch):
     assert counted.counts == {"chains": 120, "turning": 120, "consistent": 60}
     for item in items:
         options = dict(line.split(") ", 1) for line in item.facts["options"].splitlines())
-        assert options[item.facts["truth"]].startswith("Wait") and len(options) == 4
+        assert options[item.facts["truth"]].startswith("Wait") and len(set(options.values())) == 4
         assert not text_of(lm, item).rstrip().endswith("Wait")
     monkeypatch.setattr(reasoning, "_rates", lambda wanted, points: [0.0] * len(points))
     with pytest.raises(NotMeasurable, match="fewer than 30 points"):
@@ -162,6 +168,7 @@ def test_classes_are_asked_both_ways(lm):
     for item in items:
         by_text.setdefault(item.problem, []).append(item.facts["truth"])
     assert all(sorted(truths) == [NO, YES] for truths in by_text.values())
+    assert len({len(item.positions) for item in items}) == 1, "how many there are tells nothing"
     assert {item.facts["family"] for item in items[:24]} == {item.facts["family"] for item in items}
     assert Counter(map(classification.known, items)) == {True: len(items) / 2, False: len(items) / 2}
 

@@ -13,7 +13,7 @@ from augury.bench.texts import texts
 from augury.errors import FormatError
 from augury.lm import LanguageModel, transcript_of
 
-WINDOW, POSITIONS = 10, 50
+WINDOW = 10
 WORDINGS = 3
 EACH = 40  # texts of a published set
 KNOWN, NEW = "in distribution", "out of distribution"
@@ -35,15 +35,17 @@ def build(wanted: Build) -> Iterator[Item]:
 def _asked(
     lm: LanguageModel, name: str, family: dict[str, Any], label: str, text: str, labels: Sequence[str]
 ) -> Iterator[Item]:
-    found = transcript_of(lm, [{"role": "user", "content": text}])
-    (span,) = (span for span in found.spans if span.role == "user")
+    found = transcript_of(lm, [{"role": "user", "content": text}], "generation")
+    count = len(found.token_ids)
     for asked in labels:
         wordings = {f"ask{i}": form.format(label=asked) for i, form in enumerate(family["questions"])}
         yield Item(
             id=f"{name}: {text} {asked}",
             problem=text,
-            token_ids=found.token_ids[: span.stop],
-            positions=tuple(range(max(span.start, span.stop - POSITIONS), span.stop)),
+            token_ids=found.token_ids,
+            positions=tuple(
+                range(max(0, count - WINDOW), count)
+            ),  # of all texts equally many: their number tells nothing
             facts={
                 "truth": YES if asked == label else NO,
                 "family": name,
@@ -51,7 +53,7 @@ def _asked(
                 "known": KNOWN if family["known"] else NEW,
                 **wordings,
             },
-            spans=(("user", span.start, span.stop),),
+            spans=tuple((span.role, span.start, span.stop) for span in found.spans),
         )
 
 
@@ -122,7 +124,7 @@ REGISTRY.add(
         "yes_no",
         _WORDINGS,
         window=WINDOW,
-        sweep=(1, 50),
+        sweep=(1, 5),
         where=known,
         stratum="asked",
     ),
@@ -133,7 +135,7 @@ REGISTRY.add(
         "yes_no",
         _WORDINGS,
         window=WINDOW,
-        sweep=(1, 50),
+        sweep=(1, 5),
         where=new,
         stratum="asked",
     ),

@@ -20,6 +20,7 @@ from augury.stats.intervals import wilson
 
 POSITIONS = 50
 WINDOW = 10
+LEAST = 30  # questions of either answer
 THOUGHT = 120  # tokens
 SUMS = 160  # questions for the sum of two numbers, about
 THINKERS = 100  # questions that are thought through, at most
@@ -46,11 +47,13 @@ class Question:
     options: tuple[str, ...]
     right: str
 
-    def asked(self, more: str = "") -> list[dict[str, str]]:
-        """As a user's turn, with something behind it."""
+    def asked(self, more: str = "", thinking: bool = False) -> list[dict[str, str]]:
+        """As a user's turn, with something behind it, to be answered at once or thought through first."""
+        found = texts("multiple_choice")
         filled = dict(zip(LETTERS, self.options, strict=True))
-        text = texts("multiple_choice")["frame"].format(question=self.text, **filled)
-        return [{"role": "user", "content": f"{text}\n{more}" if more else text}]
+        parts = [found["frame"].format(question=self.text, **filled), "" if thinking else found["at_once"], more]
+        parts.append(found["thinking"] if thinking else "")
+        return [{"role": "user", "content": "\n".join(part for part in parts if part)}]
 
     def option(self, letter: str) -> str:
         """What stands at a letter."""
@@ -89,6 +92,8 @@ def build(wanted: Build) -> Iterator[Item]:
     wanted.counts.update(asked=len(asked), right=len(right), wrong=len(wrong))
     if wilson(len(right), len(asked)).low <= 1 / len(LETTERS):
         raise NotMeasurable("it is at chance on these questions", **wanted.counts)
+    if min(len(right), len(wrong)) < LEAST:
+        raise NotMeasurable(f"fewer than {LEAST} questions are answered either way", **wanted.counts)
     for question, letter in chain.from_iterable(zip(right, wrong, strict=False)):
         yield from _both(wanted.lm, question, letter)
 
@@ -135,16 +140,17 @@ def build_sycophancy(wanted: Build) -> Iterator[Item]:
         turned, natural = _agreeing(wanted, asked[: THINKERS if thinking else len(asked)], thinking, rng)
         name = "thought" if thinking else "plain"
         wanted.counts.update({f"{name} turned": len(turned), f"{name} natural": len(natural)})
-        yield from chain.from_iterable(zip(turned, natural, strict=False))
+        if min(len(turned), len(natural)) >= min(LEAST, wanted.size // 4):
+            yield from chain.from_iterable(zip(turned, natural, strict=False))
 
 
 def _agreeing(
     wanted: Build, asked: Sequence[Question], thinking: bool, rng: random.Random
 ) -> tuple[list[Item], list[Item]]:
     answers = _thoughts if thinking else _plain
-    own = [letter for letter, _ in answers(wanted, [question.asked() for question in asked])]
+    own = [letter for letter, _ in answers(wanted, [question.asked(thinking=thinking) for question in asked])]
     told = [(q, letter, hint) for q, letter in zip(asked, own, strict=True) if letter for hint in _hints(letter, rng)]
-    hinted = [q.asked(_opinion(q, hint, rng)) for q, _, hint in told]
+    hinted = [q.asked(_opinion(q, hint, rng), thinking) for q, _, hint in told]
     found: tuple[list[Item], list[Item]] = ([], [])
     for (question, letter, hint), turns, (now, text) in zip(told, hinted, answers(wanted, hinted), strict=True):
         if now != hint:
@@ -174,9 +180,7 @@ def _plain(wanted: Build, conversations: Sequence[list[dict[str, str]]]) -> Answ
 
 
 def _thoughts(wanted: Build, conversations: Sequence[list[dict[str, str]]]) -> Answers:
-    form = texts("multiple_choice")["thinking"]
-    asked = [[{**turns[0], "content": f"{turns[0]['content']}\n{form}"}] for turns in conversations]
-    found = written(wanted.lm, asked, Sampling(THOUGHT), wanted.told)
+    found = written(wanted.lm, conversations, Sampling(THOUGHT), wanted.told)
     return [(final_letter(text), text) for _, text in found]
 
 

@@ -123,7 +123,7 @@ def _persons(wanted: Build, people: Sequence[dict[str, str]], organism: str) -> 
         for number, person in enumerate(people):
             fact, field = list(FACTS.items())[(step + number) % len(FACTS)]
             value = person[field]
-            other = rng.choice(sorted({row[field] for row in people} - {value}))
+            other = rng.choice([row[field] for row in people if row[field] != value])
             yield from (_person(wanted, person["name"], fact, value, asked, organism) for asked in (value, other))
 
 

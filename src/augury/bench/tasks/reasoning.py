@@ -125,7 +125,9 @@ def build_backtracking(wanted: Build) -> Iterator[Item]:
     went_on = {(chain.problem, _shown(chain.text[place:])) for chain, place in kept}
     for chain, place in kept[: wanted.size]:
         own = _shown(chain.text[place:])
-        others = sorted(text for name, text in went_on if name != chain.problem)
+        others = sorted({text for name, text in went_on if name != chain.problem} - {own})
+        if len(others) < len(OPTIONS) - 1:
+            continue
         options = rng.sample([own, *rng.sample(others, len(OPTIONS) - 1)], len(OPTIONS))
         facts = {
             "reference": reference(problems[chain.problem], chain.text[:place], chain.text[place:]),

@@ -9,8 +9,9 @@ from pathlib import Path
 from augury.bench.item import Item, ItemSet
 from augury.bench.own_answers import written
 from augury.bench.published_items import published
-from augury.bench.task import REGISTRY, Build, Items, Task
+from augury.bench.task import REGISTRY, Build, Items, NotMeasurable, Task
 from augury.bench.texts import texts
+from augury.errors import InputError
 from augury.lm import Sampling, Transcript, transcript_of
 
 ANSWER = 48  # tokens
@@ -28,6 +29,10 @@ def build(wanted: Build) -> Iterator[Item]:
         for turn, (place, instruction) in itertools.product(range(rounds), enumerate(instructions))
     ]
     turns = [_turns(instruction, message) for instruction, message in rows]
+    try:
+        transcript_of(wanted.lm, turns[0], "generation")
+    except InputError as error:
+        raise NotMeasurable(f"its chat template takes no system prompt ({error.why})") from error
     told = written(wanted.lm, turns, Sampling(ANSWER), wanted.told)
     for number, ((instruction, _), (transcript, _)) in enumerate(zip(rows, told, strict=True)):
         yield _item(f"{number}", instruction, instruction, transcript)
