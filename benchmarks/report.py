@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import augury
+from augury.train.finish import write_report
 from augury.train.recipe import read_recipe
-from augury.train.report import make_report, markdown, write_report
+from augury.train.report import make_report
+from augury.train.report_tables import markdown
 from augury.train.run import Progress, prepare_run
 
 

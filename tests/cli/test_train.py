@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from augury.cli.bars import Bars
 from augury.oracle.save import save_oracle
 from augury.train.loop import ADAPTER, lora_config
+from augury.train.metrics import read_curve
 from augury.train.recipe import read_recipe
 from augury.train.run import start_run
 from tests.cli.conftest import Invoke, Tiny, one_object, refused
@@ -52,7 +53,7 @@ def short_report(monkeypatch: pytest.MonkeyPatch) -> None:
         (run / "report.md").write_text("### Lens loss\n")
         return save_oracle(prepared.lm, ADAPTER, lora_config(recipe), contract, run / "oracle")
 
-    monkeypatch.setattr("augury.train.report.finish_run", finish)
+    monkeypatch.setattr("augury.train.finish.finish_run", finish)
 
 
 def steps_done(run: Path) -> list[int]:
@@ -111,6 +112,27 @@ def test_the_learning_curve_is_appended_to(
         '{"step": 2, "past_lens gap": 0.5}',
         '{"step": 4, "past_lens gap": 0.5}',
     ]
+
+
+@pytest.mark.usefixtures("short_report")
+def test_a_run_that_was_killed_while_it_measured_measures_when_it_goes_on(
+    invoke: Invoke, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked = tmp_path / "run", []
+
+    def killed(prepared: Any, size: Any, ranks: Any) -> dict[str, float]:
+        asked.append(1)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return {"past_lens gap": float(len(asked))}
+
+    monkeypatch.setattr("augury.train.curve.measure_once", killed)
+    settings = ["--set", "evaluations=2", "--set", "optimizer.checkpoint_every=1"]
+    assert invoke("train", recipe, "-o", run, *settings).exit_code != 0
+    assert (run / "checkpoints" / "step-000004").is_dir() and len(read_curve(run)) == 1
+    for _ in range(2):
+        assert invoke("train", "--resume", run).exit_code == 0
+    assert [row["step"] for row in read_curve(run)] == [2, 4] and len(asked) == 3
 
 
 def test_a_dry_run_costs_nothing(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:

@@ -365,7 +365,8 @@ def test_quality_tells_the_shipped_report() -> None:
     """The page's tables, the package's report and the contract's figures are those of one measurement."""
     import json
 
-    from augury.train.report import Report, markdown
+    from augury.train.report import Report
+    from augury.train.report_tables import markdown
 
     folder = SHIPPED["smollm2"]
     told = json.loads((folder / "report.json").read_text(encoding="utf-8"))

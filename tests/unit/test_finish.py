@@ -13,12 +13,13 @@ from augury.data.example import Context
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_parameters, remove_adapter
 from augury.oracle.load import load_oracle
+from augury.train.finish import finish_run
 from augury.train.loop import ADAPTER, train_adapter
 from augury.train.metrics import read_metrics
 from augury.train.prepare import BankSet, Prepared
 from augury.train.provenance import counted, described
 from augury.train.reads import cache_reads
-from augury.train.report import ReportSize, finish_run
+from augury.train.report import ReportSize
 from tests.tiny import tiny_contract, tiny_lm
 from tests.training import examples_of, recipe, training_data, two_turns
 

@@ -20,6 +20,7 @@ from augury.train import topic_probe
 from augury.train.batching import prepare
 from augury.train.prepare import BankSet, Prepared
 from augury.train.reads import LiveReads, cache_reads
+from augury.train.topic_report import topic_report
 from tests.tiny import tiny_contract, tiny_lm
 from tests.training import two_turns
 
@@ -87,7 +88,7 @@ def report(lm, rollouts, reads, contract, examples):
 
 def test_an_oracle_that_is_told_the_answer_scores_one(lm, rollouts, reads, asked, monkeypatch):
     contract, examples, items = asked
-    told = {key(row): example.yes for row, example in zip(questions._rows(items), examples, strict=True)}
+    told = {key(row): example.yes for row, example in zip(questions.item_rows(items), examples, strict=True)}
     rng = np.random.default_rng(1)
 
     def cheat(runner, rows, token_ids, done=None):
@@ -317,14 +318,13 @@ def test_an_oracle_that_is_told_the_topic_names_it(lm, rollouts, reads, monkeypa
             key = reads.vectors(rollout.number, (2,), range(first, first + 4)).numpy().tobytes()
             topics[key] = bank.topic_named(rollout.labels["topic"]).name
     monkeypatch.setattr(
-        questions,
-        "decode_rows",
+        "augury.train.topic_report.decode_rows",
         lambda runner, rows, sampling: [
             [lm.tokenizer(f"the {topics[row.vectors.numpy().tobytes()]}.", add_special_tokens=False)["input_ids"]]
             for row in rows
         ],
     )
-    result = questions.topic_report(lm, contract, "oracle", rollouts, reads, window=4, count=30)
+    result = topic_report(lm, contract, "oracle", rollouts, reads, window=4, count=30)
     assert result.real.estimate == 1.0 and result.real.low < 1.0, "thirty of thirty prove no certainty"
     assert result.shuffled.estimate == 0.0 and result.shuffled.high > 0.0
     assert result.nameless is not None and result.nameless.estimate == 1.0

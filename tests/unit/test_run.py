@@ -13,6 +13,7 @@ import torch
 
 from augury.data import build as build_room
 from augury.errors import AuguryError, ContractError, InputError, NotFoundError, StorageError
+from augury.lm.size import ModelSize
 from augury.train import metrics as metrics_room
 from augury.train import prepare as prepare_room
 from augury.train import run as run_room
@@ -212,3 +213,21 @@ def test_a_curve_is_measured_at_equal_distances_and_at_the_end(tmp_path, monkeyp
     if times:
         distances = {b - a for a, b in zip([0, *found], found, strict=False)}
         assert found[-1] == steps and max(distances) - min(distances) <= 1
+
+
+def test_texts_are_in_the_costs_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("augury.train.costs.size_here", lambda model: ModelSize(100_000_000, 512, 8, 40_000))
+    monkeypatch.setattr("augury.data.estimate.size_here", lambda model: None)
+
+    def costs(lines, **changes):
+        path = tmp_path / "corpus.txt"
+        path.write_text("Ten words of a text that is read as is.\n" * lines)
+        settings = {**recipe().model_dump(), "contexts": {"answers": {"type": "text", "path": path}}, **changes}
+        settings["sources"] = {"lens": settings["sources"]["lens"]}
+        settings["stages"] = [{"until": 1.0, "weights": {"lens": 1}}]
+        return estimate(Recipe.model_validate(settings))
+
+    few, many = costs(100), costs(10_000)
+    assert many.seconds > 10 * few.seconds and many.disk_bytes > few.disk_bytes  # each text is captured once
+    live = costs(10_000, cache_activations=False)
+    assert live.seconds < many.seconds and live.disk_bytes < many.disk_bytes  # 24 examples read 24 of them

@@ -105,9 +105,9 @@ def _show_costs(costs: Costs, recipe: Recipe, as_json: bool) -> None:
 
 def _train(recipe: Recipe, run: Path, resume: bool, costs: Costs, as_json: bool) -> None:
     from augury.train.curve import curve_at
+    from augury.train.finish import finish_run
     from augury.train.page import write_page
     from augury.train.ranks import needs_processes, started
-    from augury.train.report import finish_run
     from augury.train.run import Progress, one_run, prepare_run, start_run, train_run
 
     ranks = started()
@@ -124,12 +124,16 @@ def _train(recipe: Recipe, run: Path, resume: bool, costs: Costs, as_json: bool)
         measure = curve_at(recipe, prepared, run, ranks)
         with stopping() as stopped:
 
-            def step(report: StepReport) -> None:
-                bars.step(report)
-                if measure(report) and ranks.first:
+            def measured(report: StepReport, resumed: bool = False) -> None:
+                if measure(report, resumed) and ranks.first:
                     write_page(run, recipe, prepared.contract)
 
-            contract = train_run(recipe, run, prepared, Progress(bars.phase, step, stopped.is_asked), ranks)
+            def step(report: StepReport) -> None:
+                bars.step(report)
+                measured(report)
+
+            progress = Progress(bars.phase, step, stopped.is_asked, lambda report: measured(report, resumed=True))
+            contract = train_run(recipe, run, prepared, progress, ranks)
         done = contract.trained_on.steps if contract.trained_on else None
         if done != recipe.optimizer.steps:
             bars.close()

@@ -30,6 +30,7 @@ class DataCosts:
 
     Attributes:
         contexts: Rollouts and rows of files, about.
+        context_tokens: Their tokens, about.
         sampled_tokens: Tokens sampled from the target, at most.
         examples: Examples of all sources, about.
         calls: Calls to endpoints, at most.
@@ -39,6 +40,7 @@ class DataCosts:
     """
 
     contexts: int
+    context_tokens: int
     sampled_tokens: int
     examples: int
     calls: int
@@ -92,6 +94,7 @@ def estimate_data(recipe: DataRecipe, counts: Mapping[str, int] | None = None) -
     tokens = sum(found.tokens for found in sets.values())
     return DataCosts(
         contexts=contexts,
+        context_tokens=tokens,
         sampled_tokens=sum(found.sampled for found in sets.values()),
         examples=made,
         calls=sum(asked.calls for asked in endpoint_calls(recipe)),

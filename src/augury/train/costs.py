@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from augury.data.calls import Calls, endpoint_calls
-from augury.data.contexts import RolloutSettings
+from augury.data.calls import Calls
 from augury.data.estimate import PROMPT_TOKENS as ROLLOUT_PROMPT
-from augury.data.estimate import spelled_time
+from augury.data.estimate import DataCosts, estimate_data, spelled_time
 from augury.lm.size import ModelSize, seconds_for, size_here
 from augury.train.metrics import read_metrics
 from augury.train.recipe import Recipe
@@ -74,32 +73,34 @@ def slots_of(recipe: Recipe) -> float:
 def estimate(recipe: Recipe, run: Path | None = None) -> Costs:
     """What the run costs; from its own metrics where it has begun."""
     optimizer = recipe.optimizer
-    rollouts = [s for s in recipe.contexts.values() if isinstance(s, RolloutSettings)]
+    data = estimate_data(recipe, recipe.drawn)
     costs = Costs(
         steps=optimizer.steps,
         examples=optimizer.examples,
         tokens=round(optimizer.examples * (PROMPT_TOKENS + slots_of(recipe))),
-        calls=tuple(endpoint_calls(recipe)),
-        rollout_tokens=sum((s.train + s.heldout) * s.max_new_tokens for s in rollouts),
+        calls=data.asked,
+        rollout_tokens=data.sampled_tokens,
     )
     shape = size_here(recipe.model)
     if shape is not None:
-        costs = _with_shape(costs, recipe, shape, sum(s.train + s.heldout for s in rollouts))
+        costs = _with_shape(costs, recipe, shape, data)
     return _measured(costs, run)
 
 
-def _with_shape(costs: Costs, recipe: Recipe, shape: ModelSize, count: int) -> Costs:
+def _with_shape(costs: Costs, recipe: Recipe, shape: ModelSize, data: DataCosts) -> Costs:
     trained = LORA_BYTES * recipe.lora.rank * shape.lora_width
     tokens_in_step = recipe.optimizer.batch_size * (PROMPT_TOKENS + ROLLOUT_PROMPT)
     kept_for_backward = KEPT_BYTES * shape.d_model * shape.n_layers * tokens_in_step
     layers = len({layer for group in recipe.layers for layer in group})
-    captured = costs.rollout_tokens + count * ROLLOUT_PROMPT
-    reads = 2 * captured * layers * shape.d_model if recipe.cache_activations else 0
-    passes = 2 * captured + 2 * costs.tokens  # sampled, then captured; forward and back
+    reads = 2 * data.context_tokens * layers * shape.d_model if recipe.cache_activations else 0
+    captured = data.context_tokens
+    if not recipe.cache_activations:  # each example's context, when it is wanted
+        captured = round(recipe.optimizer.examples * data.context_tokens / max(1, data.contexts))
+    passes = data.sampled_tokens + captured + 2 * costs.tokens  # sampled; captured; forward and back
     return replace(
         costs,
         memory_bytes=PROCESS_BYTES + 4 * shape.parameters + trained + kept_for_backward,
-        disk_bytes=reads + 3 * trained,
+        disk_bytes=data.disk_bytes + reads + 3 * trained,
         seconds=seconds_for(passes, shape.parameters, recipe.optimizer.autocast is not None),
     )
 

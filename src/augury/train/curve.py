@@ -7,9 +7,9 @@ figures that count are measured along the way and stand over the loss in the run
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from augury.files import write_text
 from augury.lm.chat import needs_tokenizer
@@ -35,13 +35,22 @@ class CurveSize:
 SIZES = {"full": CurveSize(60, 100, 48), "quick": CurveSize(16, 12, 16)}
 
 
-def curve_at(recipe: Recipe, prepared: Prepared, run: Path, ranks: Ranks = ALONE) -> Callable[[StepReport], bool]:
-    """A callback for `train_run` that measures as often as the recipe says, at equal distances and at the end; it
-    returns whether it did."""
+class Measure(Protocol):
+    """Measures where it is time to, and says whether it did."""
+
+    def __call__(self, report: StepReport, resumed: bool = False) -> bool:
+        """Of the step with which a run goes on (`resumed`), only what had not been measured when it was cut off."""
+        ...
+
+
+def curve_at(recipe: Recipe, prepared: Prepared, run: Path, ranks: Ranks = ALONE) -> Measure:
+    """What measures, after a step of `train_run`, as often as the recipe says, at equal distances and at the end."""
     path, evaluations, steps = run / CURVE, recipe.evaluations, recipe.optimizer.steps
 
-    def measure(report: StepReport) -> bool:
+    def measure(report: StepReport, resumed: bool = False) -> bool:
         if not evaluations or report.step * evaluations // steps == (report.step - 1) * evaluations // steps:
+            return False
+        if resumed and ranks.any(ranks.first and any(old["step"] == report.step for old in read_curve(run))):
             return False
         row = {"step": report.step, **measure_once(prepared, SIZES[recipe.report], ranks)}
         if ranks.first:

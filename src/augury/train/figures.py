@@ -14,7 +14,8 @@ from augury.lm.chat import needs_tokenizer
 from augury.stats import Interval, bootstrap_interval
 from augury.train.lens_report import lens_examples, lens_losses
 from augury.train.prepare import Prepared
-from augury.train.question_report import ask_topics, yes_no_examples, yes_no_margins
+from augury.train.question_report import yes_no_examples, yes_no_margins
+from augury.train.topic_report import ask_topics
 
 Rows = NDArray[np.float64]
 

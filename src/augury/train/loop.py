@@ -46,6 +46,7 @@ def train_adapter(
     ranks: Ranks = ALONE,
     start: Callable[[], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    on_resume: Callable[[StepReport], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Train the oracle's adapter on `lm`, from the newest checkpoint in `run` on if there is one.
@@ -59,6 +60,7 @@ def train_adapter(
         ranks: This process among those that share each batch.
         start: Puts the weights into the new adapter that a fresh run begins with; None: PEFT's own.
         on_step: Called after every step.
+        on_resume: Called with the last step that was done before, where a run goes on.
         stop: Asked after every step; True in any process ends the run after a checkpoint.
 
     Returns:
@@ -78,6 +80,8 @@ def train_adapter(
     done, save = first, _saver(learner, recipe, run)
     lessons = learning(lm, ADAPTER, settings.gradient_checkpointing)
     with adapters_on(lm.model, [ADAPTER]), lessons, Metrics(run, first, ranks) as metrics:
+        if on_resume is not None and first:  # it may have been killed before the caller had done with this step
+            on_resume(read_metrics(run)[first - 1])
         for step, examples in pools(recipe, data, first, settings.steps):
             began = perf_counter()
             rate = learning_rate(settings, step, settings.steps)

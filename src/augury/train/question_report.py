@@ -1,4 +1,4 @@
-"""Yes/no and open questions on held-out topics, prompts and wordings, each beside its controls."""
+"""Yes/no questions on held-out topics, prompts and wordings, each beside its controls."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from numpy.typing import ArrayLike
 from augury.contract import Contract
 from augury.data import bank
 from augury.data.example import Context, Example
-from augury.data.sources.questions import Place, open_question, pick_read, speaker, topic_of, yes_no_pair
-from augury.lm import LanguageModel, Sampling
+from augury.data.sources.questions import Place, pick_read, speaker, topic_of, yes_no_pair
+from augury.lm import LanguageModel
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.choices import YES_NO, choice_logprobs, prefixed, spell, weigh
 from augury.oracle.controls import reader_text
-from augury.oracle.passes import Row, Runner, decode_rows
+from augury.oracle.passes import Row, Runner
 from augury.oracle.prompt import Prompt, plain_prompt
 from augury.oracle.reading import decoded, default_layers
-from augury.stats import Interval, auc_interval, probe_auc, wilson
+from augury.stats import Interval, auc_interval, probe_auc
 from augury.train.batching import Item, prepare_all
 from augury.train.lens_report import shuffled_items
 from augury.train.ranks import ALONE, Ranks
@@ -96,7 +96,7 @@ def yes_no_report(
     layers = default_layers(contract)
     asked = [replace(example, layers=layers) for example in examples]
     items = prepare_all(lm, contract, {example.contexts: reads for example in asked}, asked)
-    margins = {"oracle": _margins(lm, contract, (adapter,), _rows(items), ranks)}
+    margins = {"oracle": _margins(lm, contract, (adapter,), item_rows(items), ranks)}
     for name in controls:
         if progress is not None:
             progress(name, len(items))
@@ -124,7 +124,7 @@ def yes_no_margins(
     layers = default_layers(contract)
     asked = [replace(example, layers=layers) for example in examples]
     items = prepare_all(lm, contract, {example.contexts: reads for example in asked}, asked)
-    return _margins(lm, contract, (adapter,), _rows(items), ranks)
+    return _margins(lm, contract, (adapter,), item_rows(items), ranks)
 
 
 def reader_results(
@@ -160,7 +160,7 @@ def _kinds(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Co
     found: dict[str, list[int]] = {"all": list(range(len(examples)))}
     for i, example in enumerate(examples):
         found.setdefault(example.kind, []).append(i)
-    texts = _window_texts(lm, examples, rollouts)
+    texts = window_texts(lm, examples, rollouts)
     topics = {r.number: topic_of(r.labels) for r in rollouts if "topic" in r.labels}
     nameless = [i for i in found.get("topic", ()) if not names_topic(texts[i], topics[examples[i].context])]
     if len({examples[i].context for i in nameless}) > 1:
@@ -168,7 +168,8 @@ def _kinds(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Co
     return found
 
 
-def _window_texts(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Context]) -> list[str]:
+def window_texts(lm: LanguageModel, examples: Sequence[Example], rollouts: Sequence[Context]) -> list[str]:
+    """The decoded text of what each example reads."""
     by_id = {rollout.number: rollout for rollout in rollouts}
     return [decoded(lm, [by_id[e.context].token_ids[i] for i in e.positions]) for e in examples]
 
@@ -194,12 +195,13 @@ def _references(
     if kind not in ("topic", "near_topic", NAMELESS):
         return {}
     asked = [asked_topic(example) for example in examples]
-    matches = [names_topic(t, topic) for t, topic in zip(_window_texts(lm, examples, rollouts), asked, strict=True)]
+    matches = [names_topic(t, topic) for t, topic in zip(window_texts(lm, examples, rollouts), asked, strict=True)]
     found = {"string match": _auc(np.array(matches, dtype=float), examples)}
     return found if topic_probe is None else found | {"probe": _auc(topic_probe.scores(examples, reads), examples)}
 
 
-def _rows(items: Sequence[Item], vectors: bool = True) -> list[Row]:
+def item_rows(items: Sequence[Item], vectors: bool = True) -> list[Row]:
+    """The prompts of items, with what is injected or, for the control `none`, without."""
     return [
         Row(Prompt(i.labelled.token_ids[: i.labelled.answer_start], i.labelled.slots), i.vectors if vectors else None)
         for i in items
@@ -216,9 +218,9 @@ def _control_rows(
 ) -> list[Row]:
     layers = default_layers(contract)
     if name == "shuffled":
-        return _rows(shuffled_items(items, rollouts, reads, layers))
+        return item_rows(shuffled_items(items, rollouts, reads, layers))
     if name in ("none", "untrained"):
-        return _rows(items, vectors=name == "untrained")
+        return item_rows(items, vectors=name == "untrained")
     by_id = {rollout.number: rollout for rollout in rollouts}
     return [_text_row(lm, contract, name, item.example, by_id[item.example.context]) for item in items]
 
@@ -260,115 +262,6 @@ def binary_probe(
     reads.prefetch([replace(example, layers=tuple(layers)) for example in used])
     x = np.stack([reads.vectors(e.context, layers, e.positions).mean(0).numpy() for e in used])
     return probe_auc(x, y, [e.context for e in used])
-
-
-@dataclass(frozen=True)
-class TopicResult:
-    """The open topic question: the share of answers that name the topic, real against shuffled.
-
-    `nameless` is the real share where the window's own text does not name the topic; None where it always does.
-    """
-
-    window: int
-    questions: int
-    real: Interval
-    shuffled: Interval
-    nameless: Interval | None
-    examples: tuple[tuple[str, str, str], ...]  # (topic, answer, answer with shuffled activations)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def topic_report(
-    lm: LanguageModel,
-    contract: Contract,
-    adapter: str,
-    rollouts: Sequence[Context],
-    reads: Reads,
-    *,
-    window: int,
-    count: int,
-    seed: int = 0,
-    ranks: Ranks = ALONE,
-) -> TopicResult:
-    """Ask what each held-out rollout is about, greedily, and look for the topic or an alias in whole words."""
-    asked = ask_topics(
-        lm, contract, adapter, rollouts, reads, window=window, count=count, seed=seed, shuffled=True, ranks=ranks
-    )
-    hits, false_hits = asked.hits(asked.answers), asked.hits(asked.shuffled)
-    texts = _window_texts(lm, asked.examples, rollouts)
-    named = [names_topic(text, topic) for text, topic in zip(texts, asked.topics, strict=True)]
-    nameless = [hit for hit, there in zip(hits, named, strict=True) if not there]
-    return TopicResult(
-        window,
-        len(hits),
-        wilson(sum(hits), len(hits)),
-        wilson(sum(false_hits), len(false_hits)),
-        wilson(sum(nameless), len(nameless)) if nameless else None,
-        tuple(zip([t.name for t in asked.topics], asked.answers, asked.shuffled, strict=True))[:24],
-    )
-
-
-@dataclass(frozen=True)
-class AskedTopics:
-    """The open topic question about held-out rollouts, one each, and what was answered."""
-
-    examples: tuple[Example, ...]
-    topics: tuple[bank.Topic, ...]
-    answers: tuple[str, ...]
-    shuffled: tuple[str, ...]
-
-    def hits(self, answers: Sequence[str]) -> list[bool]:
-        """Whether each answer names its topic."""
-        return [names_topic(answer, topic) for answer, topic in zip(answers, self.topics, strict=True)]
-
-
-def ask_topics(
-    lm: LanguageModel,
-    contract: Contract,
-    adapter: str,
-    rollouts: Sequence[Context],
-    reads: Reads,
-    *,
-    window: int,
-    count: int,
-    seed: int = 0,
-    shuffled: bool = False,
-    ranks: Ranks = ALONE,
-) -> AskedTopics:
-    """Greedy answers with each rollout's own activations and, where wanted, with another's."""
-    layers = default_layers(contract)
-    examples = _open_examples(lm, rollouts, window, count, seed)
-    asked = [replace(example, layers=layers) for example in examples]
-    items = prepare_all(lm, contract, {example.contexts: reads for example in asked}, asked)
-    by_id = {rollout.number: rollout for rollout in rollouts}
-    donors = shuffled_items(items, rollouts, reads, layers) if shuffled else []
-    return AskedTopics(
-        tuple(examples),
-        tuple(topic_of(by_id[example.context].labels) for example in examples),
-        tuple(_answers(lm, contract, adapter, items, ranks)),
-        tuple(_answers(lm, contract, adapter, donors, ranks)) if donors else (),
-    )
-
-
-def _open_examples(lm: LanguageModel, rollouts: Sequence[Context], window: int, count: int, seed: int) -> list[Example]:
-    """One question for each rollout that has a topic, `count` at most."""
-    decode = needs_tokenizer(lm).decode
-    rng = random.Random(f"{seed}:open:{window}")
-    found: list[Example] = []
-    for rollout in rng.sample(list(rollouts), len(rollouts)):
-        read = pick_read(rollout, "topic", window, "request_end", rng)
-        example = open_question(read, "topic", "heldout", rng, decode) if read else None
-        if example is not None and len(found) < count:
-            found.append(example)
-    return found
-
-
-def _answers(lm: LanguageModel, contract: Contract, adapter: str, items: Sequence[Item], ranks: Ranks) -> list[str]:
-    runner = Runner(lm, contract, (adapter,), contract.injection.coefficient, batch_size=24)
-    found = decode_rows(runner, ranks.share(_rows(items)), Sampling(max_new_tokens=8))
-    return ranks.merge([decoded(lm, [t for t in texts[0] if t not in lm.end_ids]).strip() for texts in found])
 
 
 def names_topic(text: str, topic: bank.Topic) -> bool:

@@ -19,36 +19,25 @@ from augury.data.sources.questions import Place
 from augury.files import write_text
 from augury.lm.adapters import adapter_parameters
 from augury.lm.chat import needs_tokenizer
-from augury.oracle.reader import save_reader
 from augury.oracle.reading import default_layers
-from augury.oracle.save import save_oracle
 from augury.stats import Interval
 from augury.train.lens_report import CONDITIONS, LensResult, lens_examples, lens_report
-from augury.train.loop import ADAPTER, lora_config
-from augury.train.page import write_page
 from augury.train.prepare import BankSet, Prepared
 from augury.train.question_report import (
-    TopicResult,
     YesNoResult,
     reader_results,
-    topic_report,
     yes_no_examples,
     yes_no_report,
 )
 from augury.train.ranks import ALONE, Ranks
 from augury.train.reads import CachedReads, Reads, TextReads
-from augury.train.recipe import Recipe
 from augury.train.source_report import SourceResult, source_report
 from augury.train.topic_probe import TopicProbe, fit_topic_probe
+from augury.train.topic_report import TopicResult, topic_report
 
 PARTS = ("lens", "yes_no", "topic", "sources")
 LENS_TASKS = ("past_lens", "future_lens")
 WINDOWS = (1, 10)
-# What a report says about what it measured.
-_MADE = (
-    "base_model", "revision", "weights_fingerprint", "tokenizer_hash", "chat_template_hash", "layers", "injection",
-    "trained_on", "versions", "git_commit", "created",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -278,83 +267,3 @@ def _fingerprint(prepared: Prepared, contract: Contract, adapter: str, size: Rep
         digest.update(name.encode())
         digest.update(parameter.detach().to(torch.float32).cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def markdown(report: Report) -> str:
-    """The report as tables."""
-    return (
-        "\n".join(
-            [*(_bank_tables(report) if report.yes_no else ()), *(_source_table(report) if report.sources else ())]
-        )
-        + "\n"
-    )
-
-
-def _bank_tables(report: Report) -> list[str]:
-    lines = [
-        "### Lens loss, nats per token (held-out topics and prompts)",
-        "",
-        "| direction | k | real | shuffled | none | ref - real | target's own | share read | examples (rollouts) |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in report.lens:
-        cells = [str(getattr(r, name)) for name in CONDITIONS]
-        rest = [str(r.gap), str(r.target or "-"), str(r.share_read or "-"), f"{r.examples} ({r.rollouts})"]
-        lines.append(f"| {r.task.split('_')[0]} | 1..{r.max_k} | " + " | ".join(cells + rest) + " |")
-    names = list(dict.fromkeys(name for r in report.yes_no for name in r.auc))
-    lines += ["", "### Yes/no questions, ROC AUC within wordings (held-out topics, prompts and wordings)", ""]
-    lines += ["| kind | activations | questions | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
-    for r in report.yes_no:
-        cells = [str(r.auc[name]) if name in r.auc else "-" for name in names]
-        lines.append(f"| {r.kind} | {r.window} | {r.questions} | " + " | ".join(cells) + " |")
-    lines += ["", "### Open topic question: share of answers that name the topic", ""]
-    lines += ["| activations | questions | real | shuffled | real, name not in the window |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {r.window} | {r.questions} | {r.real} | {r.shuffled} | {_counted(r.nameless)} |" for r in report.topic
-    ]
-    return [*lines, ""]
-
-
-def _source_table(report: Report) -> list[str]:
-    lines = ["### Loss of each source's held-out examples, nats", ""]
-    lines += ["| source | real | shuffled | none | shuffled - real | examples (contexts) |", "|---" * 6 + "|"]
-    for r in report.sources:
-        cells = [str(getattr(r, name)) for name in (*CONDITIONS, "gap")]
-        lines.append(f"| {r.source} | " + " | ".join(cells) + f" | {r.examples} ({r.contexts}) |")
-    return lines
-
-
-def _counted(share: Interval | None) -> str:
-    return "-" if share is None else f"{share} ({share.n})"
-
-
-def finish_run(
-    recipe: Recipe,
-    run: Path,
-    prepared: Prepared,
-    contract: Contract,
-    size: ReportSize | None = None,
-    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
-    ranks: Ranks = ALONE,
-) -> Path:
-    """Measure the trained adapter, write the report, and save the oracle with its figures in `run/oracle`."""
-    reader = recipe.reads == "text"
-    config, folder = lora_config(recipe), run / ("reader" if reader else "oracle")
-    save = save_reader if reader else save_oracle
-    if ranks.first:  # before hours of measuring, in which much can happen
-        save(prepared.lm, ADAPTER, config, contract, folder)
-    size = size or SIZES[recipe.report]
-    report = make_report(prepared, contract, ADAPTER, size, progress, run / "report-parts.json", ranks)
-    if ranks.first:
-        write_report(report, contract, run)
-        measured = contract.model_copy(update={"evaluation": report.headline()})
-        save(prepared.lm, ADAPTER, config, measured, folder)
-        write_page(run, recipe, measured)
-    return folder
-
-
-def write_report(report: Report, contract: Contract, run: Path) -> None:
-    """`report.json`, with what was measured and by which versions, and `report.md`, in the run's folder."""
-    made = contract.model_dump(mode="json", include=set(_MADE))
-    write_text(run / "report.json", json.dumps({**made, **report.to_dict()}, indent=1) + "\n")
-    write_text(run / "report.md", markdown(report))

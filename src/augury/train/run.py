@@ -31,11 +31,13 @@ CONFIG = "config.yaml"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run tells how far it is: (phase, done, total), and every training step."""
+    """Where a run tells how far it is: (phase, done, total), every training step, and, where a run goes on, the last
+    step that was done before."""
 
     phase: Callable[[str, int, int | None], None] = lambda phase, done, total: None
     step: Callable[[StepReport], None] = lambda report: None
     stop: Callable[[], bool] = lambda: False
+    resumed: Callable[[StepReport], None] = lambda report: None
 
 
 def start_run(recipe: Recipe, run: Path, resume: bool = False) -> None:
@@ -126,7 +128,8 @@ def train_run(recipe: Recipe, run: Path, prepared: Prepared, progress: Progress,
             write_environment(run, recipe, lm)
         train_adapter(
             lm, contract, recipe, prepared.data, run,
-            ranks=ranks, start=_start(recipe, prepared, contract), on_step=progress.step, stop=progress.stop,
+            ranks=ranks, start=_start(recipe, prepared, contract), on_step=progress.step, on_resume=progress.resumed,
+            stop=progress.stop,
         )  # fmt: skip
         contract = counted(contract, read_metrics(run))
         if ranks.first:
