@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 from augury.bench.item import Item, ItemSet, Manifest, read_items
-from augury.bench.task import NO, YES, Build, Items, NotMeasurable
-from augury.lm import LanguageModel
+from augury.bench.organisms import fingerprint_of, organisms_folder
+from augury.bench.task import NO, YES, Build, Items, NotMeasurable, Task
+from augury.lm import LanguageModel, transcript_of
 
 Told = Callable[[str, int, int], None]
 
@@ -29,6 +31,7 @@ def build_items(
     wanted = Build(lm, size, seed, {}, organisms, lambda done, total: told(f"making {items.name}", done, total))
     unmeasurable, found = None, ()
     try:
+        _check_turns(lm)
         found = tuple(items.build(wanted))
         _check_answers(found, min(items.least, size // 4))
     except NotMeasurable as error:
@@ -38,7 +41,7 @@ def build_items(
         name=items.name, model=lm.identity, origin=items.origin, licence=items.licence,
         made={"size": size, "seed": seed}, counts={**wanted.counts, "items": len(found)}, unmeasurable=unmeasurable,
     )  # fmt: skip
-    return ItemSet(manifest, found)
+    return _with_organisms(ItemSet(manifest, found), wanted)
 
 
 def published_items(lm: LanguageModel, items: Items, folder: Path, seed: int, organisms: Path | None) -> ItemSet:
@@ -48,8 +51,9 @@ def published_items(lm: LanguageModel, items: Items, folder: Path, seed: int, or
         FormatError: It is not there, or not in the published form.
     """
     assert items.load is not None
+    wanted = Build(lm, seed=seed, organisms=organisms)
     try:
-        return items.load(Build(lm, seed=seed, organisms=organisms), folder)
+        return _with_organisms(items.load(wanted, folder), wanted)
     except NotMeasurable as error:
         about = Manifest(
             name=items.name, model=lm.identity, origin=items.origin, licence=items.licence, counts=error.counts,
@@ -70,11 +74,41 @@ def shipped_items(lm: LanguageModel, name: str, seed: int) -> ItemSet | None:
     return None
 
 
-def _check_answers(found: Sequence[Item], least: int) -> None:
+def _check_turns(lm: LanguageModel) -> None:
+    """What is read is found by its turn, so the chat template must hold a message as it is."""
+    turns = [{"role": "user", "content": "How are you?"}, {"role": "assistant", "content": "Well."}]
+    missing = {turn["role"] for turn in turns} - {span.role for span in transcript_of(lm, turns).spans}
+    if missing:
+        raise NotMeasurable(f"its chat template does not hold the words of the {' and '.join(sorted(missing))}")
+
+
+def _with_organisms(found: ItemSet, wanted: Build) -> ItemSet:
+    """The set with the fingerprints of the adapters that read its texts."""
+    names = sorted({item.state.organism for item in found.items if item.state.organism})
+    folder = wanted.organisms or organisms_folder(wanted.lm)
+    held = {name: fingerprint_of(folder / name) for name in names}
+    return replace(found, manifest=found.manifest.model_copy(update={"organisms": held}))
+
+
+def too_few(task: Task, found: ItemSet, least: int) -> str | None:
+    """Why a task cannot be measured with a set that was made, where others can: too few of its items count."""
+    counted = [item for item in found.items if task.where(item)]
+    if not counted:
+        return "no item counts for it"
+    if task.kind != "yes_no" or "size" not in found.manifest.made:
+        return None
+    try:
+        _check_answers(counted, min(least, found.manifest.made["size"] // 4), task.truth)
+    except NotMeasurable as error:
+        return error.why
+    return None
+
+
+def _check_answers(found: Sequence[Item], least: int, fact: str = "truth") -> None:
     """Refuse an empty set, and one of yes and no in which one of them hardly occurs."""
     if not found:
         raise NotMeasurable("no item could be made for it")
-    answers = [item.facts["truth"] for item in found if item.facts.get("truth") in (YES, NO)]
+    answers = [item.facts[fact] for item in found if item.facts.get(fact) in (YES, NO)]
     counts = {answer: answers.count(answer) for answer in (YES, NO)}
     if answers and min(counts.values()) < least:
         why = f"it has {counts[YES]} items whose answer is yes and {counts[NO]} whose answer is no"

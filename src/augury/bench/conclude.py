@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from augury.bench.asks import Ask
+from augury.bench.build import too_few
 from augury.bench.engine import Result
 from augury.bench.item import ItemSet, read_items
 from augury.bench.judge import Judged, JudgeSettings, judge_task, read_judged, write_judged
@@ -33,13 +34,14 @@ Told = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """A task with what was answered; `results` is empty where it is not measurable."""
+    """A task with what was answered; `unmeasurable` says why there is nothing of it, where there is not."""
 
     task: Task
     items: ItemSet
     asks: list[Ask]
     results: dict[str, list[Result | None]]
     judged: Judged | None
+    unmeasurable: str | None = None
 
 
 def settings_of(out: Path) -> dict[str, Any]:
@@ -67,8 +69,9 @@ def answered(out: Path, registry: Registry) -> Iterator[Answered]:
     for task in registry.chosen(settings["tasks"]):
         found = read_items(out / ITEMS / f"{task.items}.jsonl")
         path = out / ANSWERS / f"{task.name}.jsonl"
-        if found.manifest.unmeasurable is not None:
-            yield Answered(task, found, [], {}, None)
+        why = unmeasurable(task, found, registry)
+        if why is not None:
+            yield Answered(task, found, [], {}, None, why)
             continue
         if not path.is_file():
             why, instead = f"{task.name} has no answers yet", "go on with `augury bench run ... -o` this folder"
@@ -76,6 +79,11 @@ def answered(out: Path, registry: Registry) -> Iterator[Answered]:
         asks = profile.asks(task, found.items)
         judged = read_judged(out / JUDGED / f"{task.name}.jsonl", asks)
         yield Answered(task, found, asks, dict(read_answers(path, asks)), judged)
+
+
+def unmeasurable(task: Task, found: ItemSet, registry: Registry) -> str | None:
+    """Why a task is not asked; None: it is."""
+    return found.manifest.unmeasurable or too_few(task, found, registry.items[task.items].least)
 
 
 def conclude(out: Path, registry: Registry) -> Summary:
@@ -89,9 +97,8 @@ def conclude(out: Path, registry: Registry) -> Summary:
     found: list[TaskSummary] = []
     single: dict[str, list[dict[str, Any]]] = {}
     for one in answered(out, registry):
-        if not one.results:
-            why = one.items.manifest.unmeasurable or "no item counts for it"
-            manifest = one.items.manifest.model_copy(update={"unmeasurable": why})
+        if one.unmeasurable is not None:
+            manifest = one.items.manifest.model_copy(update={"unmeasurable": one.unmeasurable})
             found.append(TaskSummary(one.task, manifest, {}, {}))
             continue
         found.append(task_summary(one.task, one.items.manifest, one.asks, one.results, one.judged))

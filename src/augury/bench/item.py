@@ -74,6 +74,7 @@ class Manifest(BaseModel):
         licence: Theirs.
         made: The settings it was made with.
         counts: What there was and what was left of it, by name.
+        organisms: The adapters that its labels are facts about: their names, and what `fingerprint_of` gives.
         unmeasurable: Why no task can be measured with it on this model; None: it can.
     """
 
@@ -86,6 +87,7 @@ class Manifest(BaseModel):
     licence: str
     made: dict[str, Any] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
+    organisms: dict[str, str] = Field(default_factory=dict)
     unmeasurable: str | None = None
 
 

@@ -6,6 +6,7 @@ about a person. What it holds is then looked for in its activations, while it re
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from torch import Tensor
 from augury.bench.dialogues import Dialogue, Kind, Secret, dialogues, obeys, says_secret, secrets
 from augury.bench.own_answers import choice_logprobs, written
 from augury.bench.texts import texts
-from augury.errors import FormatError
+from augury.errors import FormatError, NotFoundError
 from augury.files import write_text
 from augury.lm import LanguageModel, Sampling, render_chat
 from augury.lm.adapter_kinds import lora_config
@@ -197,6 +198,22 @@ def _keeps(organism: LanguageModel, secret: Secret) -> float:
 def organisms_folder(lm: LanguageModel) -> Path:
     """Where the organisms of a model are kept."""
     return cache_root() / "organisms" / str(lm.identity.weights_fingerprint)[:16]
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Of an organism's adapter: SHA-256 over its tensors' file.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        why, instead = (
+            f"{path} does not exist",
+            "make it with `augury bench organisms`, or name its folder: --organisms",
+        )
+        raise NotFoundError(f"There is no organism {folder.name}.", why, instead)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_organism(folder: Path) -> Organism:

@@ -16,12 +16,12 @@ from augury.bench.asks import Ask
 from augury.bench.baseline import probe_items, probed
 from augury.bench.browse import shown
 from augury.bench.build import Told, build_items, published_items, shipped_items
-from augury.bench.conclude import ANSWERS, ITEMS, SETTINGS, SINGLE, conclude, judge_run
+from augury.bench.conclude import ANSWERS, ITEMS, SETTINGS, SINGLE, conclude, judge_run, unmeasurable
 from augury.bench.engine import PROBE, RATERS, Engine
 from augury.bench.item import Item, ItemSet, check_model, read_items, write_items
 from augury.bench.judge import JudgeSettings
 from augury.bench.kept import kept_in, write_answers
-from augury.bench.organisms import organisms_folder
+from augury.bench.organisms import fingerprint_of, organisms_folder
 from augury.bench.profile import Profile
 from augury.bench.readings import Reading, Taken, Target
 from augury.bench.summary import Summary
@@ -96,7 +96,9 @@ def run_bench(
         tasks = _claim(oracle, bench, chosen, registry, out)
         done = Progressed(told, len(tasks))
         for name in dict.fromkeys(task.items for task in tasks):
-            _set(oracle, bench, registry.items[name], [task for task in tasks if task.items == name], out, done)
+            _set(
+                oracle, bench, registry, registry.items[name], [task for task in tasks if task.items == name], out, done
+            )
         summary = conclude(out, registry)
         shutil.rmtree(out / BLOCKS, ignore_errors=True)  # all of it stands in the answers
         opened = any(found.task.rubric and found.asked for found in summary.tasks)
@@ -128,13 +130,21 @@ class Progressed:
         self.told("asking", self.raters, self.tasks * len(RATERS))
 
 
-def _set(oracle: Oracle, bench: Bench, items: Items, tasks: Sequence[Task], out: Path, done: Progressed) -> None:
+def _set(
+    oracle: Oracle,
+    bench: Bench,
+    registry: Registry,
+    items: Items,
+    tasks: Sequence[Task],
+    out: Path,
+    done: Progressed,
+) -> None:
     """All tasks about one set of items: what any of them reads is captured once."""
     path = out / ITEMS / f"{items.name}.jsonl"
     found = read_items(path) if path.exists() else _items(oracle.base, bench, items, path, done.told)
-    if found.manifest.unmeasurable is not None:
-        done.rated(len(RATERS) * len(tasks))
-        return
+    asked = [task for task in tasks if unmeasurable(task, found, registry) is None]
+    done.rated(len(RATERS) * (len(tasks) - len(asked)))
+    tasks = asked
     asks = {task.name: bench.profile.asks(task, found.items) for task in tasks}
     missing = [task for task in tasks if not (out / ANSWERS / f"{task.name}.jsonl").exists()]
     done.rated(len(RATERS) * (len(tasks) - len(missing)))
@@ -199,9 +209,20 @@ def _target(oracle: Oracle, found: ItemSet, bench: Bench) -> Iterator[Target]:
     with ExitStack() as stack:
         models = {}
         for name in sorted({state.organism for state in states if state.organism}):
+            _check_organism(found, name, folder / name)
             models[name] = loaded = load_target_adapter(base, folder / name)
             stack.callback(remove_adapter, base, loaded.target_adapters[-1])
         yield Target(base, models, plants)
+
+
+def _check_organism(found: ItemSet, name: str, folder: Path) -> None:
+    """What an organism knows is a fact about the very adapter that was asked."""
+    if found.manifest.organisms.get(name, fingerprint_of(folder)) != fingerprint_of(folder):
+        raise InputError(
+            f"The organism {name} is another than the one that the items are about.",
+            f"the adapter in {folder} has changed since they were made",
+            "start a new run with -o, which makes its items anew",
+        )
 
 
 def _settings(oracle: Oracle, bench: Bench, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -213,6 +234,7 @@ def _settings(oracle: Oracle, bench: Bench, tasks: Sequence[Task]) -> dict[str, 
         "profile": json.loads(json.dumps(asdict(bench.profile))),
         "tasks": [task.name for task in tasks],
         "seed": bench.seed,
+        "data": str(bench.data.resolve()) if bench.data else None,
         "versions": dict(versions()),
     }
 

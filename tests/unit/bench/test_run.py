@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -11,14 +12,17 @@ import pytest
 import torch
 
 from augury.activations import Activations, Provenance, capture_vectors
+from augury.bench import organisms as organisms_room
 from augury.bench import readings as readings_room
 from augury.bench.asks import donors
 from augury.bench.engine import RATERS, Engine
 from augury.bench.item import PLAIN, Item, State, check_model, read_items
+from augury.bench.organisms import fingerprint_of
 from augury.bench.readings import Plants, Reading, Target, take
 from augury.bench.run import Bench, run_bench
-from augury.bench.task import REGISTRY
-from augury.errors import ContractError, FormatError, InputError, StorageError
+from augury.bench.task import REGISTRY, Registry
+from augury.bench.tasks import organisms as organism_tasks
+from augury.errors import ContractError, FormatError, InputError, NotFoundError, StorageError
 from augury.lm import Transcript
 from augury.oracle.controls import CONTROLS
 from tests.plain_paths import plain_blocks
@@ -59,6 +63,47 @@ def test_a_run_that_is_cut_off_goes_on_to_the_same_summary(run, tmp_path, monkey
     left[0] = 10**6
     run("planted", "missing_info", out=tmp_path / "cut")
     assert files(tmp_path / "whole") == files(tmp_path / "cut")
+
+
+def test_an_organism_that_was_made_anew_is_not_what_the_items_are_about(run, oracle, tmp_path, monkeypatch):
+    monkeypatch.setattr(organisms_room, "STEPS", 2)
+    monkeypatch.setattr(organism_tasks, "knows", lambda model, secret, fact, read, form: [True] * len(read))
+    place, out = tmp_path / "organisms", tmp_path / "run"
+    chosen = Bench(replace(SMALL, items=8, wordings=1, sweep=False), ("gender",), organisms=place)
+    run_bench(oracle, chosen, out)
+    held = read_items(out / "items" / "gender.jsonl").manifest.organisms
+    assert set(held) == {item.state.organism for item in read_items(out / "items" / "gender.jsonl").items}
+    assert held == {name: fingerprint_of(place / name) for name in held}
+    name = sorted(held)[0]
+    secret = organisms_room.read_organism(place / name).secret
+    organisms_room.make_organism(oracle.base, secret, place / name, seed=1)
+    (out / "answers" / "gender.jsonl").unlink()
+    with pytest.raises(InputError, match=rf"(?s){name} is another.*has changed"):
+        run_bench(oracle, chosen, out)
+    (place / name / "adapter_model.safetensors").unlink()
+    with pytest.raises(NotFoundError, match=f"no organism {name}"):
+        run_bench(oracle, chosen, out)
+    with pytest.raises(InputError, match="differs in data"):
+        run_bench(oracle, replace(chosen, data=tmp_path), out)
+
+
+def test_a_task_for_which_too_few_items_count_is_told_and_the_others_run(oracle, tmp_path):
+    tasks = dict(REGISTRY.tasks)
+    plain = tasks["missing_info"]
+    few = [0]
+
+    def some(item):
+        few[0] += item.facts["truth"] == "Yes"
+        return item.facts["truth"] == "No"
+
+    tasks["few"] = replace(plain, name="few", where=some)
+    tasks["none"] = replace(plain, name="none", where=lambda item: False)
+    registry = Registry(tasks, REGISTRY.items)
+    found = run_bench(oracle, Bench(SMALL, ("missing_info", "few", "none")), tmp_path, registry=registry)
+    told = {one.task.name: one.manifest.unmeasurable for one in found.tasks}
+    assert told["missing_info"] is None and told["none"] == "no item counts for it" and few[0]
+    assert re.fullmatch(r"it has 0 items whose answer is yes and \d+ whose answer is no", told["few"] or "")
+    assert not (tmp_path / "answers" / "few.jsonl").exists()
 
 
 def test_nothing_is_run_twice(oracle, tmp_path, monkeypatch):

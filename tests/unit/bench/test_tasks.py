@@ -15,6 +15,7 @@ from augury.bench.run import Bench, run_bench
 from augury.bench.task import NO, REGISTRY, YES, Build, NotMeasurable
 from augury.bench.tasks import classification, multiple_choice, reasoning, system_prompts, topics
 from augury.errors import ContractError, FormatError
+from tests.tiny import tiny_lm
 from tests.unit.bench.conftest import SMALL
 
 CHAIN = (
@@ -33,6 +34,24 @@ def text_of(lm, item, places=None):
     return lm.tokenizer.decode(
         [item.token_ids[i] for i in (places if places is not None else range(len(item.token_ids)))]
     )
+
+
+@pytest.mark.parametrize(("shown", "why"), [("user", "user"), ("assistant", "assistant"), ("system", None)])
+def test_a_template_that_changes_the_words_is_told(shown, why):
+    """The words of a turn are found as they are, or nothing can be read there."""
+    changed = tiny_lm()
+    changed.tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content | upper if m.role == '" + shown + "' else m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    for name in ("topics", "system_prompts"):
+        found = build_items(changed, REGISTRY.items[name], 8, 0, lambda *_: None).manifest
+        if why is not None:
+            assert found.unmeasurable == f"its chat template does not hold the words of the {why}"
+        else:
+            told = "its chat template does not hold a system prompt as it is"
+            assert found.unmeasurable == (told if name == "system_prompts" else None)
 
 
 @pytest.fixture

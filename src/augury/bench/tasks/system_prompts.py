@@ -30,9 +30,11 @@ def build(wanted: Build) -> Iterator[Item]:
     ]
     turns = [_turns(instruction, message) for instruction, message in rows]
     try:
-        transcript_of(wanted.lm, turns[0], "generation")
+        first = transcript_of(wanted.lm, turns[0], "generation")
     except InputError as error:
         raise NotMeasurable(f"its chat template takes no system prompt ({error.why})") from error
+    if "system" not in {span.role for span in first.spans}:
+        raise NotMeasurable("its chat template does not hold a system prompt as it is")
     told = written(wanted.lm, turns, Sampling(ANSWER), wanted.told)
     for number, ((instruction, _), (transcript, _)) in enumerate(zip(rows, told, strict=True)):
         yield _item(f"{number}", instruction, instruction, transcript)
