@@ -10,7 +10,7 @@ INSTALL := $(PIP) install --quiet -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-slow test-floor lint types docs system-deps release clean
+.PHONY: help venv demo test test-slow test-floor lint types docs items system-deps release clean
 
 help:
 	@echo "make demo         set up and ask the bundled model's activations three questions"
@@ -74,6 +74,13 @@ types: venv
 
 docs: venv
 	$(BIN)/python -m mkdocs build --strict
+
+# The bench's items for the bundled model, as they ship: their labels are facts about that model. Half an hour.
+SHIPPED := src/augury/bench/shipped/smollm2
+ITEMS := arithmetic lens multiple_choice sycophancy reasoning backtracking system_prompts
+items: venv $(ITEMS:%=$(SHIPPED)/%.jsonl)
+$(SHIPPED)/%.jsonl:
+	$(BIN)/augury bench build $* --size 400 -o $@
 
 # What only the system's packages give: git and Python's venv module. Both are usually there.
 system-deps:
