@@ -48,7 +48,7 @@ def described(contract: Contract, recipe: Recipe, lm: LanguageModel, data_finger
         recipe=recipe.name,
         data=_data(recipe),
         data_fingerprint=data_fingerprint,
-        hardware=_hardware(lm),
+        hardware=_of_all(_hardware(lm), recipe.optimizer.processes),
         seed=recipe.optimizer.seed,
     )
     return contract.model_copy(update={"trained_on": trained, "versions": versions(), "git_commit": commit()})
@@ -62,7 +62,8 @@ def _data(recipe: Recipe) -> str:
     shares = [
         f"{name.replace('_', ' ')} {100 * count / sum(drawn.values()):.0f}%" for name, count in drawn.items() if count
     ]
-    return f"{'; '.join(sets)}; questions: {', '.join(shares)}"
+    begun = [f"begun with the oracle {recipe.init_from}"] if recipe.init_from else []
+    return f"{'; '.join([*begun, *sets])}; questions: {', '.join(shares)}"
 
 
 def _set(settings: RolloutSettings | TextSettings) -> str:
@@ -113,7 +114,12 @@ def commit() -> str | None:
     return found.stdout.strip()
 
 
+def _of_all(hardware: str, processes: int) -> str:
+    return hardware if processes == 1 else f"{processes} processes, each on {hardware}"
+
+
 def _hardware(lm: LanguageModel) -> str:
     if lm.device.type == "cuda":
         return torch.cuda.get_device_name(lm.device)
-    return f"{lm.device.type}, {torch.get_num_threads()} threads ({platform.machine()})"
+    threads = torch.get_num_threads()
+    return f"{lm.device.type}, {threads} thread{'s' if threads > 1 else ''} ({platform.machine()})"
