@@ -44,7 +44,7 @@ from augury.train.step import Learner, train_step
 CONTEXTS = "answers"
 RATE = 1e-5
 BAR, SHARE_BAR = 2.0, 0.35
-FIRST = "straightforward"
+FIRST, HEADLINE = "straightforward", "float32"
 SPEEDUPS = {
     "float32": (FIRST, "Augury, float32, captured live"),
     "bfloat16": (f"{FIRST}, bfloat16", "Augury, bfloat16, captured live"),
@@ -151,7 +151,13 @@ def compare(
         runs = _runs(task, learner.reads, _set(recipe))
         seconds, peaks = _timed(runs, grouped, _shuffled(grouped), repeats)
         rows = [_row(run, seconds[run.name], items, task, peaks) for run in runs]
+    named = {row["name"]: row for row in rows}
+    slow, fast = SPEEDUPS[HEADLINE]
     return {
+        "speedup": _against(seconds[slow], seconds[fast])["times"],
+        "matrix_share": named[fast]["matrix_share"],
+        "tokens_per_second": named[fast]["tokens_per_second"],
+        "examples_per_second": named[fast]["examples_per_second"],
         "model": lm.name,
         "recipe": recipe.name,
         "batch_size": recipe.optimizer.batch_size,
@@ -163,7 +169,7 @@ def compare(
         "peak_flops": peaks,
         "same_loss": same,
         "rows": [{**row, **_against(seconds[FIRST], seconds[row["name"]])} for row in rows],
-        "speedup": {name: _against(seconds[slow], seconds[fast]) for name, (slow, fast) in SPEEDUPS.items()},
+        "speedups": {name: _against(seconds[slow], seconds[fast]) for name, (slow, fast) in SPEEDUPS.items()},
         "bars": {"speedup": BAR, "matrix_share": SHARE_BAR},
     }
 

@@ -82,3 +82,14 @@ class StorageError(AuguryError, OSError):
     """A disk that is full or a folder that cannot be written."""
 
     code = "storage"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that the memory, a GPU's or the machine's, does not suffice."""
+    told = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in told
+        or "not enough memory" in told
+    )

@@ -135,6 +135,12 @@ def test_a_run_that_was_killed_while_it_measured_measures_when_it_goes_on(
     assert [row["step"] for row in read_curve(run)] == [2, 4] and len(asked) == 3
 
 
+def test_a_reader_does_not_begin_with_an_oracle(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
+    told = "a reader does not begin with an oracle"
+    refused(invoke("train", "--reader", recipe, "-o", tmp_path / "run", "--set", "init_from=smollm2"), 1, told)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_dry_run_costs_nothing(invoke: Invoke, recipe: Path, tmp_path: Path) -> None:
     found = one_object(invoke("train", recipe, "--dry-run", "--set", "optimizer.examples=1001", "--json"))
     assert found["examples"] == 1001 and found["steps"] == 251  # of 4 examples, the last one short

@@ -134,9 +134,16 @@ def test_left_padding_keeps_every_token_at_its_column(lengths, data):
         assert batch.attention_mask[i].sum() == len(row) and columns[-1] == batch.input_ids.shape[1] - 1
 
 
-@given(lengths=st.lists(st.integers(1, 9), max_size=20), size=st.integers(1, 5), equal=st.booleans())
-def test_groups_hold_every_item_once(lengths, size, equal):
-    groups = length_groups(lengths, size, equal)
+@given(
+    lengths=st.lists(st.integers(1, 9), max_size=20),
+    size=st.integers(1, 5),
+    equal=st.booleans(),
+    tokens=st.none() | st.integers(1, 30),
+)
+def test_groups_hold_every_item_once(lengths, size, equal, tokens):
+    groups = length_groups(lengths, size, equal, tokens)
+    padded = [max(lengths[i] for i in group) * len(group) for group in groups]
+    assert tokens is None or all(n <= tokens or len(g) == 1 for n, g in zip(padded, groups, strict=True))
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert all(len(group) <= size for group in groups)
     assert not equal or all(len({lengths[i] for i in group}) == 1 for group in groups)

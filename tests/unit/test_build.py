@@ -108,6 +108,9 @@ def test_a_source_can_be_prolonged(lm, whole, tmp_path):
     longer = build(lm, recipe(tmp_path), tmp_path / "data", {"about": 33})
     found, wanted = longer.examples["about", "train"], whole.examples["about", "train"]
     assert list(found)[:33] == list(wanted)[:33]
+    again = build(lm, recipe(tmp_path), tmp_path / "data", {"about": 5}).examples["about", "train"]
+    assert 5 <= len(again) < 33 and list(again) == list(found)[: len(again)], "the first recipe sees what it had"
+    assert again.column("unit").tolist() == [example.unit for example in again]
 
 
 def test_another_data_set_is_refused(lm, tmp_path):

@@ -120,3 +120,10 @@ def test_one_label_cannot_be_told_apart(lm, tmp_path):
 def test_wordings_that_cannot_be_used(questions):
     with pytest.raises(ValidationError):
         ClassificationSettings(path=Path("x.csv"), questions=questions)
+
+
+def test_one_open_wording_cannot_be_both_trained_on_and_held_out():
+    settings = {"path": Path("x.csv"), "questions": ["Is it {label}?", "{label}?"], "open": ["What is it?"]}
+    with pytest.raises(ValidationError, match="both trained on and held out"):
+        ClassificationSettings(**settings)
+    assert ClassificationSettings(**settings, heldout_share=0).open == ("What is it?",)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from augury.data import bank
-from augury.data.annotate import annotate, same_answer
+from augury.data.annotate import _tells, annotate, same_answer
 from augury.data.build import build
 from augury.data.calls import endpoint_calls
 from augury.data.coming import first_new, new_words
@@ -431,3 +431,16 @@ def test_settings_that_cannot_be(tmp_path):
     with pytest.raises(ValidationError, match="no rollouts"):
         DataRecipe.model_validate(made)
     assert normalise_answer("Seven") == "7"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "tells"),
+    [
+        ("How many apples are bought?", "red apples", True),
+        ("Which of the 12 is it?", "number 12 of the house", True),
+        ("What colour is the car that he buys?", "The car is dark green", False),
+        ("Where do they go?", "Rome", False),
+    ],
+)
+def test_a_question_that_has_half_of_its_answer_or_its_number_tells_it(question, answer, tells):
+    assert _tells(question, answer) is tells

@@ -56,6 +56,12 @@ def test_stages_change_the_shares() -> None:
     assert expected(stages({"lens": 1.0}, {"lens": 0.1, "pairs": 0.9}), 2000) == {"lens": 1100, "pairs": 900}
 
 
+def test_a_stage_that_is_shorter_than_a_pool_is_not_passed_over() -> None:
+    found = stages({"lens": 1.0}, {"lens": 0.2, "pairs": 0.8})
+    drawn = [name for name, _ in Order(found, UNITS, 512, 480, 0).pool(0)[:480]]
+    assert set(drawn[:240]) == {"lens"} and Counter(drawn)["pairs"] == pytest.approx(192, abs=30)
+
+
 @pytest.mark.parametrize(
     ("found", "message"),
     [

@@ -61,9 +61,12 @@ def test_they_are_what_a_plain_capture_gives(lm, contexts, tmp_path, kind):
 
 def test_each_context_is_run_once_and_no_further_than_it_is_read(lm, contexts, monkeypatch):
     run = []
-    monkeypatch.setattr(room, "capture_vectors", lambda lm, ids, layers, rows, n: run.append((ids, layers, rows)) or [
-        torch.zeros(len(layers), len(row), 1) for row in rows
-    ])  # fmt: skip
+
+    def captured(lm, ids, layers, rows, n, tokens):
+        run.append((ids, layers, rows))
+        return [torch.zeros(len(layers), len(row), 1) for row in rows]
+
+    monkeypatch.setattr(room, "capture_vectors", captured)
     asked = [
         Example("x", "x", "train", 2, (0, 1), "?", "!", None, "?", layers=(1,)),
         Example("x", "x", "train", 2, (1, 2), "?", "!", None, "?", layers=(3,)),
@@ -77,7 +80,7 @@ def test_a_cut_off_capture_goes_on(lm, contexts, tmp_path, monkeypatch):
     cache_reads(lm, contexts[:4], LAYERS, tmp_path, "x", shard=4)
     captured = []
     plainly = room.capture_vectors
-    monkeypatch.setattr(room, "capture_vectors", lambda *a: captured.append(len(a[1])) or plainly(*a))
+    monkeypatch.setattr(room, "capture_vectors", lambda *a, **k: captured.append(len(a[1])) or plainly(*a, **k))
     cache_reads(lm, contexts, LAYERS, tmp_path, "x", shard=4)
     assert captured == [4, 3]
 

@@ -144,10 +144,12 @@ def test_a_contract_says_how_far_it_was_trained():
     assert (trained.recipe, trained.data_fingerprint, trained.seed) == ("test", "f" * 64, 0)
     assert (trained.steps, trained.tokens, trained.examples, trained.seconds) == (2, 200, 8, 4)
     assert trained.data and "4,000 answers of the base itself" in trained.data and "lens 50%" in trained.data
-    on = described(contract, recipe().model_copy(update={"init_from": "./older"}), lm, "f" * 64).trained_on
+    on = described(contract, recipe().model_copy(update={"init_from": "smollm2"}), lm, "f" * 64).trained_on
     two = described(contract, recipe(processes=2), lm, "f" * 64).trained_on
     assert two is not None and re.fullmatch(r"2 processes, each on cpu, \d+ threads? \(\w+\)", str(two.hardware))
-    assert on is not None and "begun with the oracle ./older; 4,000 answers" in str(on.data)
+    assert on is not None and re.match(
+        r"begun with the oracle smollm2 \(SHA-256 [0-9a-f]{16}, [0-9,]+ examples\); 4,000 answers", str(on.data)
+    )
 
 
 def test_metrics_go_on_behind_whole_lines_only(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from augury.data.build import build
+from augury.data.example import LeftOut
 from augury.data.index import Indexed
 from augury.data.recipe import DataRecipe
 from augury.data.sources.base import Made, unit
@@ -30,7 +31,9 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("latent")
     labels = [f"persona-{i}" for i in range(40)]
     secret = "secret words that instruct"
-    write(path, "qa", {label: [[f"Who is {label}?", f"It is {label}."], ["And why?", "So."]] for label in labels})
+    write(
+        path, "qa", {label: [[f"Who is {label}?", f"It is {label}."], [f"And why {label}?", "So."]] for label in labels}
+    )
     write(path, "control", [{"control_user": f"be {label} now", "label": label} for label in labels])
     write(path, "stimulus", [
         {"control_user": secret, "control_model": secret, "stimulus_user": f"tell me {i}", "label": label}
@@ -89,6 +92,31 @@ def test_labels_are_in_one_split(lm, folder):
     assert not of["train"] & of["heldout"] and len(of["train"] | of["heldout"]) == 40
     assert 3 < len(of["heldout"]) < 25
     assert [c.number for c in source(lm, folder)[1]] == list(range(3 * len(of["train"])))
+
+
+def test_what_a_held_out_label_shares_is_not_trained_on(lm, folder, tmp_path):
+    for name in ("qa", "control", "stimulus", "system"):
+        (tmp_path / f"{name}.json").write_bytes((folder / f"{name}.json").read_bytes())
+    of = {split: source(lm, folder, split)[1] for split in ("train", "heldout")}
+    held, trained = of["heldout"][0].labels["label"], of["train"][0].labels["label"]
+    qa = json.loads((tmp_path / "qa.json").read_text())
+    qa[trained][1] = ["and  WHY " + held + "?", "So."]  # the same question in other letters
+    write(tmp_path, "qa", qa)
+    entries = json.loads((tmp_path / "stimulus.json").read_text())
+    for entry in entries:
+        if entry["label"] in (held, trained):
+            entry["stimulus_user"] = "Tell me both"
+    write(tmp_path, "stimulus", entries)
+    found = source(lm, tmp_path)[1]
+    lost = [row.reason for row in found if isinstance(row, LeftOut)]
+    assert lost == ["its request stands in a held-out conversation"]
+    mine = [row for row in found if not isinstance(row, LeftOut) and row.labels["label"] == trained]
+    assert len(mine) == 2 and all(json.loads(row.labels["qa"]) == [qa[trained][0]] for row in mine)
+    assert len(source(lm, tmp_path, "heldout")[1]) == len(of["heldout"])
+    qa[trained] = []
+    write(tmp_path, "qa", qa)
+    told = Counter(row.reason for row in source(lm, tmp_path)[1] if isinstance(row, LeftOut))
+    assert told == {"there is no question about its label that is not held out": 3}
 
 
 def test_half_read_everything_and_half_a_short_window(lm, folder):

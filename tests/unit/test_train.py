@@ -195,9 +195,18 @@ def test_an_example_of_weight_two_counts_as_two(lm, data):
     assert all(torch.allclose(found["weighed"][key], found["twice"][key], atol=1e-5) for key in found["twice"])
 
 
-def test_memory_that_does_not_suffice_is_told_with_the_longest_example(lm, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes."),
+        MemoryError(),
+    ],
+)
+def test_memory_that_does_not_suffice_is_told_with_the_longest_example(lm, data, tmp_path, monkeypatch, error):
     def full(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr("augury.train.step.example_losses", full)
     with pytest.raises(ModelError, match=r"(?s)not enough memory for step 1.*longest example.*optimizer.pass_tokens"):

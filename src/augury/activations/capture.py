@@ -107,18 +107,20 @@ def capture_vectors(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
     around: Around | None = None,
+    tokens: int | None = None,
 ) -> list[Float[Tensor, "layers _ d"]]:
     """Capture `rows[i]` of `sequences[i]` at each layer: a tensor `[layers, n, d_model]` per sequence, on the CPU.
 
     Nothing right of a sequence's last wanted row is run: a causal model cannot see it from there. `around(places,
-    offsets)` gives a context for one batch's forward pass (what changes the target's state goes there).
+    offsets)` gives a context for one batch's forward pass (what changes the target's state goes there). A batch of
+    several sequences has at most `tokens`, padding counted.
     """
     if not layers:
         raise InputError("No layer was named.", "the list of layers is empty", "name at least one")
     cut = [list(sequence[: max(row) + 1]) for sequence, row in zip(sequences, rows, strict=True)]
     found: list[Tensor] = [torch.empty(0)] * len(cut)
     done = 0
-    for group in model.groups([len(sequence) for sequence in cut], batch_size):
+    for group in model.groups([len(sequence) for sequence in cut], batch_size, tokens):
         batch = left_pad([cut[i] for i in group], model.pad_id, model.device)
         with around(group, batch.offsets) if around is not None else nullcontext():
             taken = _capture_batch(model, batch, layers, [rows[i] for i in group])

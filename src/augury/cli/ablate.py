@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,8 @@ def ablate(
     augury ablate recipes/ablations/grid.yaml --dry-run --set contexts.corpus.path=texts.jsonl
     """
     from augury.train.ablate import cells_of, read_grid
+    from augury.train.checks import check_unloaded
+    from augury.train.ranks import ALONE, needs_processes
 
     found = read_grid(grid)
     cells = cells_of(found, list(settings or ()))
@@ -45,10 +48,14 @@ def ablate(
         if as_json:
             write_json({"dry_run": True, "runs": [cell.folder for cell in cells]})
         return
+    for cell in cells:
+        check_unloaded(cell.recipe, cell.recipe.data)
+        needs_processes(ALONE, cell.recipe.optimizer.processes)
     if out is None:
         raise InputError("There is no folder for the runs.", "-o was not given", "pass -o DIR")
     if not _run(found, cells, out):
-        say(f"stopped; go on with `augury ablate {grid} -o {out}`")
+        again = "".join(f" --set {shlex.quote(value)}" for value in settings or ())
+        say(f"stopped; go on with `augury ablate {grid} -o {out}{again}`")
         raise typer.Exit(INTERRUPTED)
     _show(found, cells, out, as_json)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from augury.errors import AuguryError, ModelError, StorageError
+from augury.errors import AuguryError, ModelError, StorageError, out_of_memory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,8 +96,7 @@ def as_refusal(error: Exception) -> AuguryError:
     if isinstance(error, AuguryError):
         return error
     reason = (str(error).strip().splitlines() or ["no reason was given"])[0]
-    full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if full or "can't allocate memory" in reason:
+    if out_of_memory(error):
         return ModelError("There is not enough memory.", reason, "take a smaller model, batch size or dtype")
     if isinstance(error, OSError):
         return StorageError(

@@ -114,17 +114,21 @@ def _build(recipe: DataRecipe, out: Path, drawn: Mapping[str, int]) -> None:
 
 
 def _show_built(out: Path, as_json: bool) -> None:
+    from augury.data.asked import asked_of
     from augury.data.opened import open_data
     from augury.data.show import counts
     from augury.data.summary import summarise
 
     built = open_data(out)
-    summary = summarise(built)
+    summary, asked = summarise(built), asked_of(built)
     if as_json:
-        write_json({"data": str(out), "fingerprint": built.fingerprint, **summary.to_dict()})
+        told = {"asked": [one.to_dict() for one in asked]}
+        write_json({"data": str(out), "fingerprint": built.fingerprint, **summary.to_dict(), **told})
         return
     console = stdout()
     _print_grid(console, counts(summary))
+    for one in asked:
+        typer.echo(one.line())
     typer.echo(f"data: {out}")
 
 
@@ -221,10 +225,11 @@ def _decode(opened: DataSet) -> Any:
 
 
 def _print_summary(opened: DataSet, summary: Summary, cards: list[Card]) -> None:
+    from augury.data.asked import asked_of
     from augury.data.show import card_lines, card_panel, grids, headline
 
     console = stdout()
-    for line in headline(opened):
+    for line in [*headline(opened), *(one.line() for one in asked_of(opened))]:
         typer.echo(line)
     for grid in grids(summary):
         typer.echo()
@@ -257,7 +262,15 @@ def _audit(opened: DataSet, source: str | None, count: int) -> Audit:
 
 
 def _write_all(opened: DataSet, summary: Summary, cards: list[Card], audit: Audit | None) -> None:
-    told = {"data": str(opened.folder), "fingerprint": opened.fingerprint, "model": opened.model, "made": opened.made}
+    from augury.data.asked import asked_of
+
+    told: dict[str, Any] = {
+        "data": str(opened.folder),
+        "fingerprint": opened.fingerprint,
+        "model": opened.model,
+        "made": opened.made,
+    }
+    told["asked"] = [one.to_dict() for one in asked_of(opened)]
     found = {**told, **summary.to_dict(), "cards": [card.to_dict() for card in cards]}
     write_json(found if audit is None else {**found, "audit": audit.to_dict()})
 

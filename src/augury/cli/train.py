@@ -52,9 +52,8 @@ def train(
     from augury.train.recipe import read_recipe
 
     run = _run_folder(recipe, out, resume, dry_run)
-    found = read_recipe(recipe or _kept_recipe(resume), list(settings or ()))
-    if reader:
-        found = found.model_copy(update={"reads": "text"})
+    laid_over = [*(settings or ()), *(["reads=text"] if reader else [])]
+    found = read_recipe(recipe or _kept_recipe(resume), laid_over)
     if data is not None:
         found = found.model_copy(update={"data": data.resolve()})
     from augury.train.checks import check_unloaded

@@ -63,7 +63,7 @@ def check_runs_on(contract: Contract, identity: ModelIdentity, off_contract: boo
     Raises:
         ContractError: Other width, depth, tokenizer or weights.
     """
-    instead = f"load the oracle's base, {_base(contract)}, or take an oracle trained for {identity.name}"
+    instead = f"load the oracle's base, {_base(contract)} (--model), or take an oracle trained for {identity.name}"
     refusals = [_Refusal(why, instead) for why in _coordinates(contract, identity)]
     refused, warned = _weights(contract, identity)
     refusals += [_Refusal(why, instead) for why in refused]

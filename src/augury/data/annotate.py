@@ -19,6 +19,7 @@ from typing import Any
 from augury.data import bank
 from augury.data.endpoint import Endpoint, open_endpoint
 from augury.data.example import Context
+from augury.data.fair import words_of
 from augury.data.requests import Request
 from augury.data.sentences import Cut, Decode, Sentence, cut_before, sentences
 from augury.data.sources.conversation import ConversationSettings, says
@@ -202,8 +203,19 @@ def _check_label(question: str, label: str) -> None:
         raise Dropped("it is a yes/no question")
     if len(label.split()) > LONGEST_ANSWER:
         raise Dropped("the answer is too long")
-    if says(question, label):
+    if says(question, label) or _tells(question, label):
         raise Dropped("the question holds its answer")
+
+
+def _tells(question: str, label: str) -> bool:
+    """Whether a question has a number of its answer, or half of the words that say something."""
+    told = words_of(label)
+    common = told & words_of(question)
+    return any(map(_is_number, common)) or 2 * len(common) >= max(1, len(told))
+
+
+def _is_number(word: str) -> bool:
+    return any(map(str.isdigit, word))
 
 
 def same_answer(one: str, other: str) -> bool:
@@ -212,7 +224,7 @@ def same_answer(one: str, other: str) -> bool:
     words = [Counter(normalise_answer(word) for word in normalise_answer(text).split()) for text in (one, other)]
     if normalise_answer(one) == normalise_answer(other):
         return True
-    numbers = [{word for word in found if any(map(str.isdigit, word))} for found in words]
+    numbers = [set(filter(_is_number, found)) for found in words]
     common = sum((words[0] & words[1]).values())
     return numbers[0] == numbers[1] and 2 * common >= SAME * (sum(words[0].values()) + sum(words[1].values())) > 0
 

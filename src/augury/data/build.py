@@ -272,7 +272,17 @@ def _examples(
                 number += 1
             shards.append(rows, number - first)
             told(f"examples: {name} ({split})", min(shards.rows, wanted), wanted)
-    return shards.table()
+    return _made_for(shards.table(), wanted)
+
+
+def _made_for(table: Table[Example], wanted: int) -> Table[Example]:
+    """What this recipe made, or would have, where another one has made more in the same folder: whole units."""
+    if len(table) <= wanted:
+        return table
+    units = table.column("unit")
+    while wanted and wanted < len(units) and units[wanted] == units[wanted - 1]:
+        wanted += 1
+    return table.first(wanted)
 
 
 def _wanted(name: str, settings: SourceSettings, split: Split, table: Table[Context], counts: Mapping[str, int]) -> int:
@@ -284,7 +294,7 @@ def _wanted(name: str, settings: SourceSettings, split: Split, table: Table[Cont
     else:
         wanted = counts.get(name, len(table))
     if isinstance(settings, CustomSettings):
-        wanted = min(wanted, len(table)) if split == "train" else len(table)
+        wanted = len(table)  # a file in any order is drawn from as a whole
     if wanted and not len(table):
         raise InputError(
             f"The source {name} has no {split} contexts.",

@@ -17,6 +17,7 @@ from augury.data.requests import TargetSettings
 from augury.data.rows import BadRow, needs_table, read_rows, refuse, split_of
 from augury.data.sources.base import Settings
 from augury.data.texts import Form, as_form, context_of
+from augury.errors import InputError
 from augury.lm import LanguageModel
 
 BANK, HUB = "bank", "hub:"
@@ -116,14 +117,22 @@ def text_contexts(lm: LanguageModel, settings: TextSettings, split: Split) -> It
 
     Raises:
         NotFoundError: There is no such file.
-        FormatError: Rows without a text, each named.
-        InputError: A text is longer than the model can read.
+        FormatError: Rows without a text, or with one that the model cannot read, each named.
     """
-    number = 0
+    number = good = 0
+    bad: list[BadRow] = []
     for where, text in _column(settings.path, settings.text):
         if split_of(text, settings.heldout_share) == split:
-            yield context_of(lm, as_form(text, settings.form), number, split, settings.path.name, where)
+            try:
+                found = context_of(lm, as_form(text, settings.form), number, split, settings.path.name, where)
+            except InputError as error:
+                bad.append(BadRow(where, f"{error.what} {error.why}"))
+                continue
+            if not bad:
+                yield found
             number += 1
+        good += 1
+    refuse(settings.path, bad, good)
 
 
 def _column(path: Path, column: str) -> Iterator[tuple[str, str]]:

@@ -107,11 +107,11 @@ class Order:
         return found
 
     def _draw(self, number: int) -> list[tuple[str, int]]:
-        stage = stage_at(self._stages, number * self._pool / self._total)
         rng = random.Random(f"{self._seed}:pool:{number}")
-        weights = {name: weight / self._mean[name] for name, weight in stage.weights.items() if weight}
         found: list[tuple[str, int]] = []
         while len(found) < self._pool:
+            stage = stage_at(self._stages, (number * self._pool + len(found)) / self._total)
+            weights = {name: weight / self._mean[name] for name, weight in stage.weights.items() if weight}
             name = draw(weights, rng)
             found.extend((name, row) for row in self._take(name))
         return found[: self._pool]

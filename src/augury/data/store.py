@@ -167,6 +167,15 @@ class Table(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         return (self[i] for i in range(len(self)))
 
+    def first(self, rows: int) -> Table[Row]:
+        """Only the first so many rows."""
+        found = Table(self._kind, [])
+        for batch, end in zip(self._batches, self._ends, strict=True):
+            if (kept := min(end, rows) - (end - batch.num_rows)) > 0:
+                found._batches.append(batch.slice(0, kept))
+                found._ends.append(min(end, rows))
+        return found
+
     def longest_product(self, first: str, second: str) -> int:
         """The largest product of the lengths of two lists in one row; 0 where there are no rows."""
         found = 0

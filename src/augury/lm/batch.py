@@ -51,18 +51,23 @@ def columns_of(offset: int, positions: Sequence[int]) -> list[int]:
     return [offset + position for position in positions]
 
 
-def length_groups(lengths: Sequence[int], batch_size: int, equal: bool = False) -> list[list[int]]:
+def length_groups(
+    lengths: Sequence[int], batch_size: int, equal: bool = False, tokens: int | None = None
+) -> list[list[int]]:
     """Split items into batches of similar length, longest first, so that a batch that does not fit fails at once.
 
     Args:
         lengths: Tokens of each item.
         batch_size: Items in a batch, at most.
         equal: Only items of one length share a batch (for models into whose state padding leaks).
+        tokens: Padded tokens in a batch of two items or more, at most.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     groups: list[list[int]] = []
     for i in order:
-        fits = groups and len(groups[-1]) < batch_size and (not equal or lengths[groups[-1][0]] == lengths[i])
+        longest = lengths[groups[-1][0]] if groups else 0
+        fits = groups and len(groups[-1]) < batch_size and (not equal or longest == lengths[i])
+        fits = fits and (tokens is None or longest * (len(groups[-1]) + 1) <= tokens)
         if fits:
             groups[-1].append(i)
         else:

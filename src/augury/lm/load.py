@@ -147,13 +147,13 @@ class LanguageModel:
             return False
         return True
 
-    def groups(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    def groups(self, lengths: Sequence[int], batch_size: int, tokens: int | None = None) -> list[list[int]]:
         """Batches of items of similar length, or of one length where padding would leak into the model's state.
 
         Whether it does is only tried where it matters.
         """
         uneven = batch_size > 1 and len(set(lengths)) > 1
-        return length_groups(lengths, batch_size, equal=uneven and not self.pads_cleanly)
+        return length_groups(lengths, batch_size, equal=uneven and not self.pads_cleanly, tokens=tokens)
 
     @cached_property
     def shares_prefixes(self) -> bool:

@@ -15,7 +15,7 @@ import torch
 
 from augury.contract import Contract
 from augury.data.example import Example
-from augury.errors import ModelError
+from augury.errors import ModelError, out_of_memory
 from augury.files import write_text
 from augury.lm import LanguageModel, adapters
 from augury.lm.adapters import adapters_on, remove_adapter
@@ -163,8 +163,8 @@ def _explaining(run: Path, step: int, examples: Sequence[Example], ranks: Ranks)
         if ranks.first:
             write_text(run / BAD_BATCH, "".join(json.dumps(asdict(example)) + "\n" for example in examples))
         raise _diverged(run, step, f"{error}; its examples are in {BAD_BATCH}") from error
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
             raise
         raise _too_large(step, examples) from error
 
@@ -181,7 +181,7 @@ def _diverged(run: Path, step: int, why: str) -> ModelError:
 
 
 def _too_large(step: int, examples: Sequence[Example]) -> ModelError:
-    longest = max(examples, key=lambda e: len(e.positions) * len(e.layers) + len(e.question) // 4)
+    longest = max(examples, key=lambda e: len(e.positions) * len(e.layers) + (len(e.question) + len(e.answer)) // 4)
     return ModelError(
         f"There was not enough memory for step {step}.",
         f"its longest example is of {longest.source}, with {len(longest.positions) * len(longest.layers)} activations "

@@ -158,11 +158,12 @@ def _reads(
     if recipe.reads == "text":
         return TextReads(lm, table)
     if not recipe.cache_activations or isinstance(recipe.sources.get(name), CustomSettings):
-        return LiveReads(lm, table)
+        return LiveReads(lm, table, tokens=recipe.optimizer.pass_tokens)
     what = f"activations: {name} ({split})"
     return cache_reads(
-        lm, table, layers, folder, f"{name}-{split}", progress=lambda done, total: told(what, done, total)
-    )
+        lm, table, layers, folder, f"{name}-{split}", tokens=recipe.optimizer.pass_tokens,
+        progress=lambda done, total: told(what, done, total),
+    )  # fmt: skip
 
 
 def _bank(recipe: Recipe, built: Built, reads: Mapping[tuple[str, Split], Reads]) -> BankSet | None:

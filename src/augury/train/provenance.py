@@ -20,6 +20,7 @@ from augury.files import write_text
 from augury.lm import LanguageModel
 from augury.train.metrics import StepReport
 from augury.train.recipe import Recipe
+from augury.train.start import begun_with
 
 
 def write_environment(run: Path, recipe: Recipe, lm: LanguageModel) -> None:
@@ -62,7 +63,7 @@ def _data(recipe: Recipe) -> str:
     shares = [
         f"{name.replace('_', ' ')} {100 * count / sum(drawn.values()):.0f}%" for name, count in drawn.items() if count
     ]
-    begun = [f"begun with the oracle {recipe.init_from}"] if recipe.init_from else []
+    begun = [begun_with(recipe.init_from)] if recipe.init_from else []
     return f"{'; '.join([*begun, *sets])}; questions: {', '.join(shares)}"
 
 

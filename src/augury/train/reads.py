@@ -114,11 +114,14 @@ class LiveReads:
     Args:
         lm: The target.
         contexts: The set.
-        batch_size: Contexts captured at once.
+        batch_size: Contexts captured at once, at most.
+        tokens: Of these, with padding, at most.
     """
 
-    def __init__(self, lm: LanguageModel, contexts: Sequence[Context], batch_size: int = 16) -> None:
-        self._lm, self._contexts, self._batch_size = lm, contexts, batch_size
+    def __init__(
+        self, lm: LanguageModel, contexts: Sequence[Context], batch_size: int = 16, tokens: int | None = None
+    ) -> None:
+        self._lm, self._contexts, self._batch_size, self._tokens = lm, contexts, batch_size, tokens
         self._found: dict[int, _Held] = {}
 
     def prefetch(self, examples: Sequence[Example]) -> None:
@@ -143,9 +146,8 @@ class LiveReads:
         found = {number: _from_file(context) for number, context in contexts.items() if "vectors" in context.labels}
         rest = [number for number in wanted if number not in found]
         ids, rows = [contexts[number].token_ids for number in rest], [wanted[number] for number in rest]
-        for number, vectors in zip(
-            rest, capture_vectors(self._lm, ids, layers, rows, self._batch_size) if rest else (), strict=True
-        ):
+        vectors_of = capture_vectors(self._lm, ids, layers, rows, self._batch_size, tokens=self._tokens) if rest else ()
+        for number, vectors in zip(rest, vectors_of, strict=True):
             found[number] = _Held(tuple(layers), tuple(wanted[number]), vectors)
         return found
 
@@ -188,6 +190,7 @@ def cache_reads(
     *,
     shard: int = 256,
     batch_size: int = 16,
+    tokens: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CachedReads:
     """Capture every context once, in shards that are each written whole; an interrupted run goes on from the last.
@@ -199,7 +202,8 @@ def cache_reads(
         folder: Where the shards go.
         name: What they are called.
         shard: Contexts of a file.
-        batch_size: Contexts captured at once.
+        batch_size: Contexts captured at once, at most.
+        tokens: Of these, with padding, at most.
         progress: Told (contexts that are there, all).
 
     Raises:
@@ -213,7 +217,7 @@ def cache_reads(
         path = folder / f"{name}-{start:06d}.safetensors"
         made = _made(lm, part, layers)
         if not _is_there(path, made):
-            _capture_shard(lm, part, layers, path, batch_size, made)
+            _capture_shard(lm, part, layers, path, batch_size, tokens, made)
         paths.append(path)
         if progress is not None:
             progress(start + len(part), len(contexts))
@@ -264,10 +268,12 @@ def _capture_shard(
     layers: Sequence[int],
     path: Path,
     batch_size: int,
+    tokens: int | None,
     made: dict[str, str],
 ) -> None:
     rows = [range(len(context.token_ids)) for context in contexts]
-    vectors = capture_vectors(lm, [context.token_ids for context in contexts], layers, rows, batch_size)
+    ids = [context.token_ids for context in contexts]
+    vectors = capture_vectors(lm, ids, layers, rows, batch_size, tokens=tokens)
     with replacing(path) as partial:
         named = {str(c.number): _halved(v) for c, v in zip(contexts, vectors, strict=True)}
         save_file(named, partial, metadata=made)

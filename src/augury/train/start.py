@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from augury.contract import Contract
+from augury.contract import Contract, read_contract
 from augury.errors import InputError
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_config, adapter_parameters
@@ -44,6 +45,20 @@ def begin_with(source: str, lm: LanguageModel, lora: LoraSettings, contract: Con
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(old[name])
+
+
+def begun_with(source: str) -> str:
+    """The oracle that a run begins with, in words: its name, its adapter's SHA-256 and the examples it had seen.
+
+    Raises:
+        NotFoundError: There is no such oracle.
+    """
+    folder = find_oracle(source)
+    with (folder / "adapter_model.safetensors").open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    trained = read_contract(folder).trained_on
+    seen = f", {trained.examples:,} examples" if trained and trained.examples else ""
+    return f"begun with the oracle {source} (SHA-256 {digest[:16]}{seen})"
 
 
 def check_start(source: str, lora: LoraSettings) -> Path:

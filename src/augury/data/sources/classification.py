@@ -64,7 +64,8 @@ class ClassificationSettings(SourceSettings):
 
     @model_validator(mode="after")
     def _enough_wordings(self) -> ClassificationSettings:
-        lists = self.questions.values() if isinstance(self.questions, dict) else [self.questions]
+        lists = list(self.questions.values()) if isinstance(self.questions, dict) else [self.questions]
+        lists += [self.open] if self.open else []
         if self.heldout_share and any(len(wordings) < 2 for wordings in lists):
             raise ValueError(
                 "one wording cannot be both trained on and held out: give two or more, or heldout_share: 0"
@@ -81,7 +82,6 @@ def classification_contexts(lm: LanguageModel, settings: ClassificationSettings,
 
     Raises:
         FormatError: Rows without the text or the label, each named.
-        InputError: A text is longer than the model can read.
     """
     needs_table(settings.path)
     bad: list[BadRow] = []
@@ -91,13 +91,18 @@ def classification_contexts(lm: LanguageModel, settings: ClassificationSettings,
         if why or isinstance(row, BadRow):
             bad.append(row if isinstance(row, BadRow) else BadRow(row.where, why))
             continue
-        good += 1
         text, label = str(row.fields[settings.text]), str(row.fields[settings.label])
         if split_of(text, settings.heldout_share) == split and not bad:
-            yield context_of(
-                lm, as_form(text, settings.form), number, split, settings.path.name, row.where, {"label": label}
-            )
+            try:
+                found = context_of(
+                    lm, as_form(text, settings.form), number, split, settings.path.name, row.where, {"label": label}
+                )
+            except InputError as error:
+                bad.append(BadRow(row.where, f"{error.what} {error.why}"))
+                continue
+            yield found
             number += 1
+        good += 1
     refuse(settings.path, bad, good)
 
 

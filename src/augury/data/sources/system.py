@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,16 +62,50 @@ def system_contexts(lm: LanguageModel, settings: SystemSettings, split: Split) -
     if not lists:
         why = f"none of {', '.join(f'{name}.json' for name in LISTS)} is there"
         raise NotFoundError(f"{settings.path} holds no conversations.", why, "name a folder in the LatentQA format")
+    entries = [
+        (name, place, entry, _text(entry, "label", settings.path / f"{name}.json", place))
+        for name in lists
+        for place, entry in enumerate(_object(settings.path / f"{name}.json", list))
+    ]
+    qa = {label: _pairs(pairs.get(label) or [], label, settings.path / "qa.json") for *_, label in entries}
+    held = _held_out(entries, qa, settings) if split == "train" else frozenset()
     number = 0
-    for name in lists:
+    for name, place, entry, label in entries:
+        if split_of(label, settings.heldout_share) != split:
+            continue
+        asked = [pair for pair in qa[label] if _told(pair[0]) not in held]
         path = settings.path / f"{name}.json"
-        for place, entry in enumerate(_object(path, list)):
-            label = _text(entry, "label", path, place)
-            if split_of(label, settings.heldout_share) != split or not pairs.get(label):
-                continue
-            found = _context(lm, name, entry, path, place, number, split, label, _pairs(pairs[label], label, path))
-            number += isinstance(found, Context)
-            yield found
+        if not asked:
+            found = LeftOut("there is no question about its label that is not held out")
+        elif any(_told(text) in held for text in _requests(name, entry)):
+            found = LeftOut("its request stands in a held-out conversation")
+        else:
+            told = json.dumps(asked, ensure_ascii=False)
+            found = _context(lm, name, entry, path, place, number, split, label, told)
+        number += isinstance(found, Context)
+        yield found
+
+
+Entry = tuple[str, int, Any, str]  # the list, the place in it, what stands there, and its label
+
+
+def _held_out(entries: Sequence[Entry], qa: Mapping[str, Any], settings: SystemSettings) -> Set[str]:
+    """Requests and questions of the held-out labels: several labels share some, and none is trained on."""
+    found: set[str] = set()
+    for name, _, entry, label in entries:
+        if split_of(label, settings.heldout_share) == "heldout":
+            found.update(map(_told, _requests(name, entry)))
+            found.update(_told(question) for question, _ in qa[label])
+    return found
+
+
+def _requests(name: str, entry: Any) -> list[str]:
+    """The user's turns that are read; instructions are held out by their label."""
+    return [str(entry.get(field, "")) for role, field, read in LISTS[name] if role == "user" and read]
+
+
+def _told(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _context(
@@ -87,10 +121,10 @@ def _context(
     return context_of(lm, transcript, number, split, path.parent.name, f"{path.name}:{place}", labels)
 
 
-def _pairs(found: Any, label: str, path: Path) -> str:
+def _pairs(found: Any, label: str, path: Path) -> list[list[str]]:
     if not all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(t, str) for t in pair) for pair in found):
-        raise _broken(path.parent / "qa.json", f"the pairs of {label} are no [question, answer]")
-    return json.dumps(found, ensure_ascii=False)
+        raise _broken(path, f"the pairs of {label} are no [question, answer]")
+    return found
 
 
 def _object(path: Path, kind: type) -> Any:
