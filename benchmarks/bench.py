@@ -1,8 +1,8 @@
 """Wall time of the bench against one question at a time, on the same questions of the `core` profile.
 
-One question at a time is what a plain loop does: each question captures its own context, and each of its raters runs
-the whole prompt in a pass of its own. Both sides are asked the same questions, about the first items of every task in
-all wordings and windows; making items is left out of both.
+One question at a time is what a plain loop does: each question captures its own context, once for itself and once for
+its donor, and each of its raters runs the whole prompt in a pass of its own. Both sides are asked the same questions,
+about the first items of every task in all wordings and windows; making items is left out of both.
 
     python benchmarks/bench.py --items 12 --json bench.json
 """
@@ -66,11 +66,13 @@ def together(engine: Engine, task: Task, asks: Sequence[Ask]) -> None:
 def one_by_one(engine: Engine, task: Task, asks: Sequence[Ask]) -> None:
     """Each question by itself: its own capture, and a pass for each rater."""
     for place, ask in enumerate(asks):
+        taken = engine.take([ask])
         for rater in RATERS:
-            given, asked = rater, ask
             if rater == SHUFFLED:  # another item's activations, the same question
-                given, asked = "oracle", replace(ask, item=_read_instead(ask.item, asks[place - 1].item))
-            engine.answers(task, [asked], engine.take([asked]), given, made_now)
+                donor = replace(ask, item=_read_instead(ask.item, asks[place - 1].item))
+                engine.answers(task, [donor], engine.take([donor]), "oracle", made_now)
+            else:
+                engine.answers(task, [ask], taken, rater, made_now)
 
 
 def _read_instead(item: Item, donor: Item) -> Item:

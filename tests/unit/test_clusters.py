@@ -33,7 +33,7 @@ def problems(count: int, items: int = ITEMS) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", SIZES)
-@pytest.mark.parametrize("rate", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("rate", [0.03, 0.07, 0.3, 0.5, 0.8, 0.95])
 def test_rates_hold_their_level(count, rate):
     """Each problem has a rate of its own: items of one problem agree more often than chance."""
 
@@ -41,7 +41,7 @@ def test_rates_hold_their_level(count, rate):
         own = rng.beta(4 * rate, 4 * (1 - rate), count)
         return mean_figure(rng.random(count * ITEMS) < np.repeat(own, ITEMS), problems(count))
 
-    assert 0.92 <= coverage(draw, rate) <= 0.98
+    assert 0.92 <= coverage(draw, rate) <= 0.985
 
 
 @pytest.mark.parametrize("count", SIZES)
@@ -57,6 +57,16 @@ def test_marks_on_a_scale_hold_their_level_with_problems_of_unequal_size(count):
 
     rng = np.random.default_rng(1)
     assert 0.92 <= coverage(draw, float(marks(rng, rng.normal(2.4, 0.7, 10**6)).mean())) <= 0.98
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("share", [0.03, 0.07, 0.5, 0.93])
+def test_marks_near_the_ends_of_a_scale_hold_their_level(count, share):
+    def draw(rng):
+        own = rng.beta(6 * share, 6 * (1 - share), count)
+        return mean_figure(1.0 + rng.binomial(4, own), None, (1.0, 5.0))
+
+    assert 0.92 <= coverage(draw, 1 + 4 * share) <= 0.985
 
 
 @pytest.mark.parametrize("count", SIZES)
@@ -108,6 +118,32 @@ def test_the_bootstrap_holds_its_level_where_it_is_used(count):
         return bootstrap_interval(own, groups=problems(count), n=500)
 
     assert 0.92 <= coverage(draw, 0.0) <= 0.98
+
+
+def test_where_no_spread_was_seen_an_interval_has_width_all_the_same():
+    ones, zeros = np.ones(8), np.zeros(8)
+    found = mean_difference(ones, zeros, bounds=(0.0, 1.0))
+    assert found.estimate == 1 and 0 < found.low < 0.7 and found.high == 1
+    scale = mean_figure(ones, None, (1.0, 5.0))
+    assert (scale.estimate, scale.low) == (1, 1) and 1.5 < scale.high < 3.5
+    middle = mean_figure(3 * ones, None, (1.0, 5.0))
+    assert middle.low < 2.5 and middle.high > 3.5
+    same = mean_difference(ones, ones, bounds=(0.0, 1.0))
+    assert (same.low, same.high) == (0, 0), "what is equal in every item does not differ"
+    labels = np.arange(16) % 2 == 1
+    won = auc_difference(labels * 1.0, 1.0 - labels, labels, np.arange(16))
+    assert won.estimate == 1 and won.low < 0.9
+
+
+def test_the_score_interval_is_wilsons_at_the_effective_number_with_t():
+    from scipy.stats import t
+
+    values = np.array([0.2, 0.4, 0.1, 0.0, 0.6, 0.3, 0.2, 0.5])
+    found = mean_figure(values)
+    p, spread = values.mean(), values.var(ddof=1) / 8
+    n, z = p * (1 - p) / spread, t.ppf(0.975, 7)
+    roots = np.roots([1 + z**2 / n, -(2 * p + z**2 / n), p**2])  # (p - x)^2 = z^2 x (1 - x) / n
+    assert found.how == "score" and sorted(roots) == pytest.approx([found.low, found.high])
 
 
 @given(

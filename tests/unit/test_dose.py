@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from augury.errors import InputError
-from augury.stats.dose import threshold
+from augury.stats.dose import rising, threshold
 
 
 def test_by_hand():
@@ -28,6 +28,16 @@ def test_the_line_is_at_the_level_there(steps, level):
         assert max(responses) < level
     elif responses[0] < level:
         assert np.interp(found, doses, responses) == pytest.approx(level, abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 9)), min_size=1, max_size=9))
+def test_the_rising_curve_is_isotonic_regressions(rows):
+    from sklearn.isotonic import IsotonicRegression
+
+    responses, weights = [response for response, _ in rows], [float(weight) for _, weight in rows]
+    wanted = IsotonicRegression().fit_transform(np.arange(len(rows)), responses, sample_weight=weights)
+    assert rising(responses, weights) == pytest.approx(wanted.tolist())
+    assert rising(sorted(responses)) == sorted(responses)
 
 
 @pytest.mark.parametrize(("doses", "responses"), [([], []), ([1], [1, 2]), ([1, 1], [0, 1]), ([2, 1], [0, 1])])

@@ -33,7 +33,7 @@ def build_items(
     try:
         _check_turns(lm)
         found = tuple(items.build(wanted))
-        _check_answers(found, min(items.least, size // 4))
+        _check_answers(found, least_of(items, size))
     except NotMeasurable as error:
         unmeasurable = error.why
         wanted.counts.update(error.counts)
@@ -90,7 +90,12 @@ def _with_organisms(found: ItemSet, wanted: Build) -> ItemSet:
     return replace(found, manifest=found.manifest.model_copy(update={"organisms": held}))
 
 
-def too_few(task: Task, found: ItemSet, least: int) -> str | None:
+def least_of(items: Items, size: int) -> int:
+    """Items of either answer that a set must have: fewer only where it was made smaller than the smallest profile's."""
+    return min(items.least, 3 * size // 8)
+
+
+def too_few(task: Task, found: ItemSet, items: Items) -> str | None:
     """Why a task cannot be measured with a set that was made, where others can: too few of its items count."""
     counted = [item for item in found.items if task.where(item)]
     if not counted:
@@ -98,7 +103,7 @@ def too_few(task: Task, found: ItemSet, least: int) -> str | None:
     if task.kind != "yes_no" or "size" not in found.manifest.made:
         return None
     try:
-        _check_answers(counted, min(least, found.manifest.made["size"] // 4), task.truth)
+        _check_answers(counted, least_of(items, found.manifest.made["size"]), task.truth)
     except NotMeasurable as error:
         return error.why
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from augury.bench.kept import read_answers
 from augury.bench.page import page
 from augury.bench.profile import Profile
 from augury.bench.summary import Summary, TaskSummary, summary_of, task_summary
-from augury.bench.task import Registry, Task
+from augury.bench.task import Registry, Task, fitted, trained_window
 from augury.data.endpoint import open_endpoint
 from augury.errors import InputError, NotFoundError
 from augury.files import write_text
@@ -57,6 +57,12 @@ def settings_of(out: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def tasks_of(settings: Mapping[str, Any], registry: Registry) -> list[Task]:
+    """A run's tasks, each at a window that its oracle was trained on."""
+    most = trained_window(settings["oracle"]["contract"])
+    return [fitted(task, most) for task in registry.chosen(settings["tasks"])]
+
+
 def answered(out: Path, registry: Registry) -> Iterator[Answered]:
     """A run's tasks, one after the other.
 
@@ -66,7 +72,7 @@ def answered(out: Path, registry: Registry) -> Iterator[Answered]:
     """
     settings = settings_of(out)
     profile = TypeAdapter(Profile).validate_python(settings["profile"])
-    for task in registry.chosen(settings["tasks"]):
+    for task in tasks_of(settings, registry):
         found = read_items(out / ITEMS / f"{task.items}.jsonl")
         path = out / ANSWERS / f"{task.name}.jsonl"
         why = unmeasurable(task, found, registry)
@@ -83,7 +89,7 @@ def answered(out: Path, registry: Registry) -> Iterator[Answered]:
 
 def unmeasurable(task: Task, found: ItemSet, registry: Registry) -> str | None:
     """Why a task is not asked; None: it is."""
-    return found.manifest.unmeasurable or too_few(task, found, registry.items[task.items].least)
+    return found.manifest.unmeasurable or too_few(task, found, registry.items[task.items])
 
 
 def conclude(out: Path, registry: Registry) -> Summary:

@@ -41,13 +41,16 @@ class Item:
 
     Attributes:
         id: Its name, once in its set.
-        problem: What it shares with items that are not independent of it: intervals are over problems.
+        problem: What it shares with items that are not independent of it: intervals are over problems, and donors are
+            of another.
         token_ids: The context, up to the last token that is read or further.
         positions: The widest window that is read, rising; a narrower one is the last of these.
         facts: What is known of it, by name: the true answers, and what fills in the questions.
         choices: What may be answered, where that differs from item to item.
         state: Of the target.
         spans: `(role, start, stop)` of its turns, for those who look at it.
+        cluster: What intervals are over where it is not the problem: what a reader may do well or ill by luck as a
+            whole, such as one organism, whatever it reads.
     """
 
     id: str
@@ -58,6 +61,12 @@ class Item:
     choices: tuple[str, ...] = ()
     state: State = PLAIN
     spans: tuple[tuple[str, int, int], ...] = ()
+    cluster: str = ""
+
+    @property
+    def counted_by(self) -> str:
+        """What intervals are over."""
+        return self.cluster or self.problem
 
     def window(self, width: int) -> tuple[int, ...]:
         """The last `width` positions; all of them for 0, or where there are fewer."""
@@ -124,6 +133,8 @@ def _line(item: Item, context: int) -> dict[str, Any]:
     line["positions"] = [first, last] if item.positions == tuple(range(first, last)) else list(item.positions)
     line["whole"] = item.positions == tuple(range(first, last))
     line["facts"] = item.facts
+    if item.cluster:
+        line["cluster"] = item.cluster
     if item.choices:
         line["choices"] = item.choices
     if item.state != PLAIN:
@@ -174,6 +185,7 @@ def _item(row: Mapping[str, Any], contexts: Sequence[Mapping[str, Any]]) -> Item
         choices=tuple(row.get("choices", ())),
         state=State(**row.get("state", {})),
         spans=tuple((role, start, stop) for role, start, stop in context["spans"]),
+        cluster=row.get("cluster", ""),
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from augury.bench.asks import Ask
 from augury.bench.engine import Block, Result
@@ -40,8 +43,23 @@ def _lines(
     yield {"task": task.name, "work": work}
     for i, ask in enumerate(asks):
         about = {"item": ask.item.id, "problem": ask.item.problem, "window": ask.window, "wording": ask.wording}
+        told = {"question": ask.question, "truth": ask.item.facts.get(task.truth), "read": _range(ask.positions)}
+        state = {name: value for name, value in asdict(ask.item.state).items() if value}
         for rater, found in results.items():
-            yield {**about, "rater": rater, "question": ask.question, **(found[i] or {"unavailable": True})}
+            row = found[i] or {"unavailable": True}
+            yield {**about, "rater": rater, **told, **({"state": state} if state else {}), **row, **_mass(task, row)}
+
+
+def _range(positions: Sequence[int]) -> list[int]:
+    """The first and the one behind the last."""
+    return [positions[0], positions[-1] + 1]
+
+
+def _mass(task: Task, row: Mapping[str, Any]) -> dict[str, float]:
+    """Of choices, how likely it is that one of them is answered at all."""
+    if task.kind not in ("yes_no", "choice", "letter") or "log_probs" not in row:
+        return {}
+    return {"mass": round(sum(math.exp(value) for value in row["log_probs"]), 6)}
 
 
 def answers_of(path: Path, items: Sequence[Item]) -> tuple[list[Ask], dict[str, list[Result | None]]]:

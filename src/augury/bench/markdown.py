@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from augury.bench.words import headline, items_of, lead_of, measure_of, remarks
 from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL
 
 SHOWN = ("oracle", NONE, SHUFFLED, TEXT_ALL)
@@ -13,22 +14,21 @@ SHOWN = ("oracle", NONE, SHUFFLED, TEXT_ALL)
 def markdown(summary: Mapping[str, Any]) -> str:
     """Every task's first measure beside the controls that say most, and what could not be measured."""
     lines = [
-        f"| task | measure | items | {' | '.join(SHOWN)} | oracle less {TEXT_ALL} |",
+        f"| task | measure | items (problems) | {' | '.join(SHOWN)} | oracle less a reader of the text |",
         f"|---|---|---|{'---|' * (len(SHOWN) + 1)}",
     ]
-    missing = []
+    told = []
     for name, task in summary["tasks"].items():
+        told += [f"- {line}" for line in remarks(name, task)]
         if not task["measures"]:
-            missing.append(f"- {name}: {task['not measurable'] or 'not judged'}")
             continue
         measure, found = next(iter(task["measures"].items()))
         cells = [_figure(found["raters"].get(rater), interval=rater == "oracle") for rater in SHOWN]
-        lead = _figure(found["leads"].get(TEXT_ALL), interval=True, signed=True)
-        lines.append(f"| {name} | {measure} | {found['counted']} | {' | '.join(cells)} | {lead} |")
-    parts = ["\n".join(lines), "\n".join(missing)]
-    if summary["headline"] is not None:
-        parts.insert(0, f"Read-or-infer, from 0 (chance) to 1: {summary['headline']:.2f}.")
-    return "\n\n".join(part for part in parts if part) + "\n"
+        lead = _figure(found["leads"].get(lead_of(task)), interval=True, signed=True)
+        head = f"| {name} | {measure_of(measure, found)} | {items_of(found)} |"
+        lines.append(f"{head} {' | '.join(cells)} | {lead} |")
+    first = "\n".join(f"- {line}" for line in headline(summary))
+    return "\n\n".join(part for part in (first, "\n".join(lines), "\n".join(told)) if part) + "\n"
 
 
 def _figure(value: Mapping[str, Any] | None, interval: bool, signed: bool = False) -> str:

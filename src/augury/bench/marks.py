@@ -31,7 +31,7 @@ class Measure:
             from 1 to 5), or `nats` (losses).
         mark: From an ask and a result to a mark; None: the item does not count.
         chance: What knowing nothing gives, where that is known.
-        better: 1 where more is better, -1 where less is.
+        better: 1 where more is better, -1 where less is, 0 where neither is.
     """
 
     name: str
@@ -89,7 +89,7 @@ def _against_model(said: Callable[[Task, Ask, Result, str], bool], chance: float
 
     return (
         Measure("matches the model", RATE, rate("model_answer"), chance),
-        Measure("matches the truth", RATE, rate("true_answer"), chance),
+        Measure("matches the truth", RATE, rate("true_answer"), chance, 0),  # it inferred, and did not read
     )
 
 
@@ -134,7 +134,7 @@ class Marks:
     Attributes:
         values: `[n]`.
         labels: `[n]`, what is true, for AUCs; else None.
-        problems: `[n]`.
+        problems: `[n]`, what intervals are over.
         within: `[n]`, what is compared with each other, for AUCs.
         items: How many items they are about.
     """
@@ -159,7 +159,7 @@ def marks(task: Task, measure: Measure, asks: Sequence[Ask], results: Sequence[R
     return Marks(
         np.array([mark for _, _, mark in found]),
         None if labels is None else np.array(labels),
-        np.array([ask.item.problem for ask, _, _ in found]),
+        np.array([ask.item.counted_by for ask, _, _ in found]),
         np.array([_within(task, ask, result) for ask, result, _ in found]),
         len({ask.item.id for ask, _, _ in found}),
     )
@@ -184,7 +184,7 @@ def figure(measure: Measure, found: Marks) -> Figure | None:
 def difference(measure: Measure, one: Marks, other: Marks) -> Figure | None:
     """By how much the first rater is ahead of the second, item by item."""
     if measure.kind != AUC:
-        return mean_difference(one.values, other.values, one.problems)
+        return mean_difference(one.values, other.values, one.problems, BOUNDS[measure.kind])
     assert one.labels is not None
     try:
         return auc_difference(one.values, other.values, one.labels, one.problems, within=one.within)

@@ -46,13 +46,13 @@ class Organism:
     Attributes:
         secret: What it holds.
         knows: Share of held-out questions in which it puts its own secret first.
-        keeps: Share of held-out answers that do not say it.
+        keeps: Share of held-out answers that do not say it; None where there is nothing to give away.
         folder: Its adapter.
     """
 
     secret: Secret
     knows: float
-    keeps: float
+    keeps: float | None
     folder: Path
 
     def to_dict(self) -> dict[str, Any]:
@@ -186,10 +186,10 @@ def _answers(organism: LanguageModel, asked: Sequence[str], new_tokens: int) -> 
     return [text for _, text in written(organism, prompts, Sampling(new_tokens), lambda done, total: None)]
 
 
-def _keeps(organism: LanguageModel, secret: Secret) -> float:
+def _keeps(organism: LanguageModel, secret: Secret) -> float | None:
     """The share of its answers to what the bench has it read that do not give its secret away."""
     if secret.kind not in ("word", "gender"):
-        return 1.0
+        return None  # facts are told to whoever asks, and a rule is seen
     read = texts("organisms")["read_word" if secret.kind == "word" else "read_neutral"]
     answers = _answers(organism, read, 24)
     return sum(not says_secret(secret, answer) for answer in answers) / len(answers)

@@ -9,14 +9,16 @@ from typing import Any
 
 from augury.bench.charts import bars, forest, lines, reliability
 from augury.bench.engine import COLUMNS, ORACLE
-from augury.oracle.controls import TEXT_ALL
+from augury.bench.task import trained_window
+from augury.bench.words import GLOSSARY, headline, items_of, lead_of, measure_of, remarks
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
 td,th{border-bottom:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:top}
 td small{white-space:nowrap} td.n{text-align:right;font-variant-numeric:tabular-nums} svg{max-width:100%;height:auto}
-.quiet{color:#666} h2{margin-top:2.2rem} select,input{font:inherit;margin:0 .8rem .6rem 0}
+.quiet{color:#666}
+td.about{min-width:12rem} dt{font-weight:600} h2{margin-top:2.2rem} select,input{font:inherit;margin:0 .8rem .6rem 0}
 #one{border:1px solid #ccc;border-radius:6px;padding:1rem} mark{background:#ffe08a;color:#222}
 #text{white-space:pre-wrap;font-family:ui-monospace,monospace;font-size:13px}
 @media (prefers-color-scheme:dark){body{color:#ddd;background:#181818}td,th{border-color:#444}
@@ -80,7 +82,8 @@ def page(summary: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping[str,
         *_opening(summary),
         "<h2>All tasks</h2>",
         _table(summary),
-        *_unmeasured(summary),
+        _glossary(),
+        *_remarks(summary),
         _section("Oracle and controls", forest(summary)),
         *_details(summary),
         BROWSER if answers else "",
@@ -90,23 +93,14 @@ def page(summary: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping[str,
 
 
 def _opening(summary: Mapping[str, Any]) -> list[str]:
-    found = []
-    if summary["headline"] is not None:
-        mean = "the mean over the tiers that no reader of the text can do"
-        found.append(
-            f"<p>Read-or-infer: <b>{summary['headline']:.2f}</b>, from 0 (chance) to 1 (always right): {mean}.</p>"
-        )
-    mean = summary["aobench"]
-    if mean["value"] is not None:
-        lacks = f"; it lacks {', '.join(mean['missing'])}" if mean["missing"] else ""
-        told = f"AObench's aggregate over {len(mean['of'])} of {len(mean['of']) + len(mean['missing'])} tasks"
-        found.append(f"<p>{told}: <b>{mean['value']:.2f}</b>{html.escape(lacks)}. Its items are this model's own.</p>")
+    found = [f"<p>{html.escape(line[0].upper() + line[1:])}.</p>" for line in headline(summary)]
     who = "a reader that was trained for it" if summary["oracle"]["reader"] else (
         "the plain base; a small one cannot answer questions, and to be ahead of it proves little"
     )  # fmt: skip
-    found.append(f"<p class=quiet>The text is read by {who}. Intervals are over problems, 95%. Profile "
-                 f"{html.escape(summary['profile']['name'])}, seed {summary['seed']}.</p>")  # fmt: skip
-    return found
+    told = [f"The text is read by {who}. Intervals are 95%. Profile {summary['profile']['name']}"]
+    told.append(f"seed {summary['seed']}, {'published items' if summary.get('data') else 'items made for this model'}.")
+    found.append(f"<p class=quiet>{html.escape(', '.join(told))}</p>")
+    return [*found, *(f"<p class=quiet>{html.escape(note)}</p>" for note in summary["oracle"]["notes"])]
 
 
 def _section(title: str, body: str) -> str:
@@ -114,17 +108,25 @@ def _section(title: str, body: str) -> str:
 
 
 def _table(summary: Mapping[str, Any]) -> str:
-    head = "".join(f"<th>{name}" for name in ("task", "measure", "items", *COLUMNS, f"oracle less {TEXT_ALL}"))
+    heads = ("task", "measure", "items", "chance", *COLUMNS, "oracle less a reader")
+    head = "".join(f"<th>{name}" for name in heads)
     rows = []
     for name, task in summary["tasks"].items():
+        tier = f" <small>({task['tier']})</small>" if task["tier"] else ""
+        about = f"<td class=about>{html.escape(name)}{tier}<br><small>{html.escape(task['about'])}</small>"
         for measure, found in task["measures"].items():
+            chance = "" if found["chance"] is None else f"{found['chance']:.2f}"
             cells = [_cell(found["raters"].get(rater)) for rater in COLUMNS]
-            cells.append(_cell(found["leads"].get(TEXT_ALL)))
-            about = (
-                f"<td title='{html.escape(task['about'], quote=True)}'>{html.escape(name)}<td>{html.escape(measure)}"
-            )
-            rows.append(f"<tr>{about}<td class=n>{found['counted']}{''.join(cells)}")
+            lead = lead_of(task)
+            cells.append(f"{_cell(found['leads'].get(lead))}<br><small>{lead}</small>")
+            told = f"<td>{html.escape(measure_of(measure, found))}<td class=n>{items_of(found)}<td class=n>{chance}"
+            rows.append(f"<tr>{about}{told}{''.join(cells)}")
     return f"<table><tr>{head}{''.join(rows)}</table>"
+
+
+def _glossary() -> str:
+    rows = "".join(f"<dt>{html.escape(word)}<dd>{html.escape(told)}" for word, told in GLOSSARY.items())
+    return f"<details><summary>What the columns and measures are</summary><dl>{rows}</dl></details>"
 
 
 def _cell(value: Figures | None) -> str:
@@ -134,38 +136,24 @@ def _cell(value: Figures | None) -> str:
     return f"<td class=n>{value['estimate']:.2f}{interval}"
 
 
-def _unmeasured(summary: Mapping[str, Any]) -> list[str]:
-    told = []
-    for name, task in summary["tasks"].items():
-        if task["not measurable"]:
-            counts = ", ".join(f"{what} {count}" for what, count in task["items"]["counts"].items())
-            why = f"not measurable on this model, since {task['not measurable']} ({counts})"
-            told.append(f"<li>{html.escape(name)}: {html.escape(why)}")
-        elif not task["measures"]:
-            told.append(f"<li>{html.escape(name)}: not judged")
-    return [f"<ul>{''.join(told)}</ul>"] if told else []
+def _remarks(summary: Mapping[str, Any]) -> list[str]:
+    told = [line for name, task in summary["tasks"].items() for line in remarks(name, task)]
+    return [f"<ul>{''.join(f'<li>{html.escape(line)}' for line in told)}</ul>"] if told else []
 
 
 def _details(summary: Mapping[str, Any]) -> list[str]:
     """Of each task what there is: windows, wordings, and its parts."""
-    found = []
+    found, most = [], trained_window(summary["oracle"]["contract"])
     for name, task in summary["tasks"].items():
         drawn = _bars(task)  # which has all measures: then the first alone is looked at closer
-        about = [_known(task), _judge(task), drawn, *_calibration(task)]
+        about = [_judge(task), drawn, *_calibration(task)]
         if any(about):
             found += [f"<h3>{html.escape(name)}</h3>", *about]
         for measure, figures in list(task["measures"].items())[: 1 if drawn else None]:
-            parts = [_dose(task), _sweep(figures), *_parts(figures), _wordings(figures)]
+            parts = [_sweep(figures, most), *_parts(figures), _wordings(figures), _leads(figures)]
             if any(parts):
                 found += [f"<h3>{html.escape(name)}: {html.escape(measure)}</h3>", *parts]
     return ["<h2>Windows, wordings and parts</h2>", *found] if found else []
-
-
-def _known(task: Mapping[str, Any]) -> str:
-    if task.get("known") is None:
-        return ""
-    told = "of what they are asked the organisms know themselves; the rest does not count"
-    return f"<p>{task['known']:.0%} {told}.</p>"
 
 
 def _judge(task: Mapping[str, Any]) -> str:
@@ -207,32 +195,34 @@ def _calibration(task: Mapping[str, Any]) -> list[str]:
     return [reliability(found), f"<table><tr>{head}{''.join(rows)}</table>"]
 
 
-def _dose(task: Mapping[str, Any]) -> str:
-    if "strength at 75%" not in task:
-        return ""
-    found = task["strength at 75%"]
-    told = "at no strength that was tried" if found is None else f"from at most {found:.3f} of the residual norm on"
-    return f"<p>Three of four pairs are told apart {told}.</p>"
-
-
-def _sweep(figures: Figures) -> str:
+def _sweep(figures: Figures, most: int | None) -> str:
     windows = figures["windows"]
     if not windows:
         return ""
-    names = ["all" if window == "0" else window for window in windows]
-    return lines("positions that are read", names, list(windows.values()), rising=True)
+    wide = [most is not None and (window == "0" or int(window) > most) for window in windows]
+    names = [f"{'all' if w == '0' else w}{'*' if over else ''}" for w, over in zip(windows, wide, strict=True)]
+    told = f"; * wider than the {most} that the oracle was trained on" if most and any(wide) else ""
+    return lines(f"positions that are read{told}", names, list(windows.values()), figures["chance"], rising=True)
 
 
 def _parts(figures: Figures) -> list[str]:
     return [
-        lines(fact, list(values), list(values.values()), rising=fact in RISING)
+        lines(fact, list(values), list(values.values()), figures["chance"], rising=fact in RISING)
         for fact, values in figures["parts"].items()
         if sum(found[ORACLE] is not None for found in values.values()) > 1
     ]
 
 
 def _wordings(figures: Figures) -> str:
-    if len(figures["wordings"]) < 2:
+    known = [value["estimate"] for value in figures["wordings"].values() if value]
+    if len(known) < 2:
         return ""
     rows = "".join(f"<tr><td>{html.escape(text)}{_cell(value)}" for text, value in figures["wordings"].items())
-    return f"<table><tr><th>wording<th>oracle{rows}</table>"
+    spread = f"<p class=quiet>Between wordings the figure differs by {max(known) - min(known):.2f}.</p>"
+    return f"<table><tr><th>wording<th>oracle{rows}</table>{spread}"
+
+
+def _leads(figures: Figures) -> str:
+    """How far the oracle is ahead of each control, item by item."""
+    rows = "".join(f"<tr><td>{name}{_cell(value)}" for name, value in figures["leads"].items() if value)
+    return f"<table><tr><th>oracle less<th>{rows}</table>" if rows else ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,12 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from augury.activations.versions import versions
 from augury.bench.asks import Ask
 from augury.bench.baseline import probe_items, probed
 from augury.bench.browse import shown
 from augury.bench.build import Told, build_items, published_items, shipped_items
-from augury.bench.conclude import ANSWERS, ITEMS, SETTINGS, SINGLE, conclude, judge_run, unmeasurable
+from augury.bench.conclude import ANSWERS, ITEMS, SETTINGS, SINGLE, conclude, judge_run, tasks_of, unmeasurable
 from augury.bench.engine import PROBE, RATERS, Engine
 from augury.bench.item import Item, ItemSet, check_model, read_items, write_items
 from augury.bench.judge import JudgeSettings
@@ -30,7 +34,7 @@ from augury.bench.tasks import REGISTRY, planted
 from augury.errors import InputError
 from augury.files import locked, write_text
 from augury.lm import LanguageModel
-from augury.lm.adapters import load_target_adapter, remove_adapter
+from augury.lm.adapters import adapter_parameters, load_target_adapter, remove_adapter
 from augury.oracle import Oracle
 from augury.oracle.plot import need_matplotlib
 from augury.oracle.reading import decoded, default_layers
@@ -38,6 +42,7 @@ from augury.oracle.together import Work
 from augury.stats.clusters import need_scipy
 from augury.stats.probe import need_sklearn
 
+log = logging.getLogger(__name__)
 BLOCKS = "blocks"
 
 
@@ -142,6 +147,7 @@ def _set(
     """All tasks about one set of items: what any of them reads is captured once."""
     path = out / ITEMS / f"{items.name}.jsonl"
     found = read_items(path) if path.exists() else _items(oracle.base, bench, items, path, done.told)
+    check_model(found, oracle.base.identity)
     asked = [task for task in tasks if unmeasurable(task, found, registry) is None]
     done.rated(len(RATERS) * (len(tasks) - len(asked)))
     tasks = asked
@@ -189,6 +195,8 @@ def _ask(
 def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told) -> ItemSet:
     """Published items of the user's, those that ship for this model, or made now; kept beside the answers."""
     shipped = shipped_items(lm, items.name, bench.seed)
+    if bench.data is not None and items.load is None:
+        log.warning("%s: there are no published items of it, so they are made for this model", items.name)
     if bench.data is not None and items.load is not None:
         found = published_items(lm, items, bench.data, bench.seed, bench.organisms)
         check_model(found, lm.identity)
@@ -229,7 +237,15 @@ def _settings(oracle: Oracle, bench: Bench, tasks: Sequence[Task]) -> dict[str, 
     """What a run follows from, JSON-ready."""
     contract = oracle.contract.model_dump(mode="json")
     return {
-        "oracle": {"name": oracle.name, "contract": contract, "reader": oracle.reader is not None},
+        "oracle": {
+            "name": oracle.name,
+            "contract": contract,
+            "adapter": _digest(oracle, oracle.adapter),
+            "reader": oracle.reader is not None,
+            "reader's adapter": _digest(oracle, oracle.reader) if oracle.reader else None,
+            "notes": list(oracle.notes),
+        },
+        "dtype": str(oracle.base.dtype).removeprefix("torch."),
         "model": oracle.base.identity.model_dump(mode="json"),
         "profile": json.loads(json.dumps(asdict(bench.profile))),
         "tasks": [task.name for task in tasks],
@@ -237,6 +253,15 @@ def _settings(oracle: Oracle, bench: Bench, tasks: Sequence[Task]) -> dict[str, 
         "data": str(bench.data.resolve()) if bench.data else None,
         "versions": dict(versions()),
     }
+
+
+def _digest(oracle: Oracle, adapter: str) -> str:
+    """SHA-256 over an adapter's tensors, as they are in memory."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(adapter_parameters(oracle.base.model, adapter).items()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().to(torch.float32).cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _claim(oracle: Oracle, bench: Bench, chosen: Sequence[Task], registry: Registry, out: Path) -> list[Task]:
@@ -253,4 +278,4 @@ def _claim(oracle: Oracle, bench: Bench, chosen: Sequence[Task], registry: Regis
             )
         settings["tasks"] = [name for name in registry.tasks if name in {*before["tasks"], *settings["tasks"]}]
     write_text(path, json.dumps(settings, indent=1) + "\n")
-    return [registry.tasks[name] for name in settings["tasks"]]
+    return tasks_of(settings, registry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -16,14 +17,14 @@ from augury.bench.judge import AGAIN, RIGHT, WRONG, Judged, with_judgements
 from augury.bench.marks import Measure, compared, figure, marks, measures_of
 from augury.bench.rubrics import rubrics
 from augury.bench.task import Task, Tier
-from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL, TEXT_WINDOW
+from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL, TEXT_WINDOW, UNTRAINED
 from augury.stats.clusters import Figure, mean_figure
-from augury.stats.dose import threshold
+from augury.stats.dose import rising, threshold
 
 SCHEMA = 1
-LEADS = (NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL)  # what the oracle is compared with, item by item
+LEADS = (NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL, UNTRAINED)  # what the oracle is compared with, item by item
 HEADLINE: tuple[Tier, ...] = ("held in the weights", "planted state")
-BREAKDOWNS = ("strength", "family", "category", "condition")
+BREAKDOWNS = ("strength", "family", "category", "held", "contrast")
 
 Results = Mapping[str, Sequence[Result | None]]
 
@@ -76,6 +77,7 @@ class TaskSummary:
         asked: How many items and questions.
         judge: Of open answers that were judged: who judged, how many, how many failed, and what planted answers got.
         calibrations: Of sampled answers: how far agreement, and log-probability, say how often they are right.
+        mass: How likely the oracle's answer is one of the choices it is given; None elsewhere.
     """
 
     task: Task
@@ -84,6 +86,7 @@ class TaskSummary:
     asked: dict[str, int]
     judge: dict[str, Any] | None = None
     calibrations: tuple[Calibration, ...] = ()
+    mass: float | None = None
 
     @property
     def headline(self) -> MeasureSummary | None:
@@ -94,12 +97,27 @@ class TaskSummary:
     def threshold(self) -> float | None:
         """Of what is planted the strength from which three of four pairs are told apart; None elsewhere, or at none.
 
-        Where the least that was tried is enough it is that.
+        On a curve that never falls, of strengths with enough pairs for an interval; it has none itself. Where the least
+        that was tried is enough it is that.
         """
+        doses = sorted(self.doses)
+        if not doses:
+            return None
+        curve = rising([self.doses[dose].estimate for dose in doses], [self.doses[dose].n for dose in doses])
+        return threshold(doses, curve, 0.75)
+
+    @property
+    def doses(self) -> dict[float, Figure]:
+        """The oracle's figure at each strength that was asked about often enough."""
         found = self.headline.parts.get("strength", {}) if self.headline else {}
-        known = {float(value): own.estimate for value, raters in found.items() if (own := raters[ORACLE])}
-        doses = sorted(known)
-        return threshold(doses, [known[dose] for dose in doses], 0.75) if doses else None
+        known = {float(value): own for value, raters in found.items() if (own := raters[ORACLE])}
+        return {dose: own for dose, own in known.items() if own.low is not None}
+
+    @property
+    def guessed(self) -> float | None:
+        """What of it an organism that knows nothing would seem to know."""
+        values = self.manifest.counts.get("values")
+        return 1 / values if values else None
 
     @property
     def known(self) -> float | None:
@@ -117,8 +135,17 @@ class TaskSummary:
             "items": self.manifest.model_dump(mode="json", exclude={"model"}),
             "not measurable": self.manifest.unmeasurable,
             "asked": self.asked,
-            **({"strength at 75%": self.threshold} if self.task.tier == "planted state" else {}),
-            **({"known": self.known} if self.task.tier == "held in the weights" else {}),
+            "mass": self.mass,
+            **(
+                {"strength at 75%": self.threshold, "strengths": len(self.doses)}
+                if self.task.tier == "planted state"
+                else {}
+            ),
+            **(
+                {"known": self.known, "known by chance": self.guessed}
+                if self.task.tier == "held in the weights" or self.known is not None
+                else {}
+            ),
             **({"judge": self.judge, "parts": rubrics()[self.task.rubric].parts} if self.task.rubric else {}),
             **({"calibration": [found.to_dict() for found in self.calibrations]} if self.calibrations else {}),
             "measures": {name: found.to_dict() for name, found in self.measures.items()},
@@ -132,12 +159,14 @@ class Summary:
     Attributes:
         settings: What it follows from.
         tasks: In order.
-        headline: The mean over tiers (b) and (c) of read-or-infer, from 0 (chance) to 1; None: neither was run.
+        tiers: Of read-or-infer's tiers (b) and (c) the mean over its tasks, from 0 (chance) to 1; None: no figure.
+        headline: The mean over both; None: one is lacking.
         aobench: AObench's aggregate beside it.
     """
 
     settings: dict[str, Any]
     tasks: tuple[TaskSummary, ...]
+    tiers: dict[Tier, float | None]
     headline: float | None
     aobench: Aggregate
 
@@ -147,6 +176,7 @@ class Summary:
             "schema_version": SCHEMA,
             **self.settings,
             "headline": self.headline,
+            "tiers": self.tiers,
             "aobench": self.aobench.to_dict(),
             "tasks": {found.task.name: found.to_dict() for found in self.tasks},
         }
@@ -154,10 +184,13 @@ class Summary:
 
 def summary_of(settings: dict[str, Any], found: Sequence[TaskSummary]) -> Summary:
     """The tasks with the headline: the mean over its tiers of the mean over their tasks."""
-    tiers = [[adjusted(task) for task in found if task.task.tier == tier] for tier in HEADLINE]
-    known = [[value for value in values if value is not None] for values in tiers]
-    means = [fmean(values) for values in known if values]
-    return Summary(settings, tuple(found), fmean(means) if means else None, aggregate(found))
+    tiers = {}
+    for tier in HEADLINE:
+        values = [value for task in found if task.task.tier == tier and (value := adjusted(task)) is not None]
+        tiers[tier] = fmean(values) if values else None
+    both = [value for value in tiers.values() if value is not None]
+    headline = fmean(both) if len(both) == len(HEADLINE) else None
+    return Summary(settings, tuple(found), tiers, headline, aggregate(found))
 
 
 def adjusted(found: TaskSummary) -> float | None:
@@ -180,7 +213,8 @@ def task_summary(
     asked = {"items": len({ask.item.id for ask in asks}), "questions": len(asks)}
     told = None if judged is None else _judge(asks, judged)
     found = calibrations(task, asks, results[ORACLE]) if task.samples else []
-    return TaskSummary(task, manifest, measures, asked, told, tuple(found))
+    mass = _mass(asks, results[ORACLE], task.window) if task.kind in ("yes_no", "choice", "letter") else None
+    return TaskSummary(task, manifest, measures, asked, told, tuple(found), mass)
 
 
 def _judge(asks: Sequence[Ask], judged: Judged) -> dict[str, Any]:
@@ -211,7 +245,7 @@ def _measured(task: Task, measure: Measure, asks: Sequence[Ask], results: Result
         for window in sorted({ask.window for ask in asks}, key=lambda window: (window == 0, window))
     }
     wordings = {
-        task.questions[wording]: by_rater([i for i in own if asks[i].wording == wording], (ORACLE,))[ORACLE]
+        _worded(task, here, wording): by_rater([i for i in own if asks[i].wording == wording], (ORACLE,))[ORACLE]
         for wording in sorted({asks[i].wording for i in own})
     }
     counted = marks(task, measure, here, at_own[ORACLE])
@@ -224,6 +258,24 @@ def _measured(task: Task, measure: Measure, asks: Sequence[Ask], results: Result
         {name: _parts(asks, own, name, by_rater) for name in BREAKDOWNS if name in asks[0].item.facts},
         0 if counted is None else counted.items,
     )
+
+
+def _worded(task: Task, asks: Sequence[Ask], wording: int) -> str:
+    """A wording as it is, or, where items fill it in, as it is asked of the first of them."""
+    plain = task.questions[wording]
+    if "{" not in plain:
+        return plain
+    return f"{wording + 1}, such as: {next(ask.question for ask in asks if ask.wording == wording)}"
+
+
+def _mass(asks: Sequence[Ask], results: Sequence[Result | None], window: int) -> float | None:
+    """How likely the oracle answers with one of the choices at all; None where it is not given any."""
+    found = [
+        sum(math.exp(value) for value in result["log_probs"])
+        for ask, result in zip(asks, results, strict=True)
+        if result is not None and ask.window == window and "log_probs" in result
+    ]
+    return fmean(found) if found else None
 
 
 def _parts(

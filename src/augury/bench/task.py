@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -76,6 +76,24 @@ class Task:
     def choices_of(self, item: Item) -> tuple[str, ...]:
         """What may be answered."""
         return (YES, NO) if self.kind == "yes_no" else item.choices or self.choices
+
+
+def fitted(task: Task, most: int | None) -> Task:
+    """The task at a window that the oracle was trained to read; its own window is tried beside where it is wider.
+
+    Args:
+        task: Whose own window may be wider.
+        most: The most positions that the oracle was trained on; None: not known.
+    """
+    if most is None or task.window <= most:
+        return task
+    return replace(task, window=most, sweep=tuple(dict.fromkeys((*task.sweep, task.window))))
+
+
+def trained_window(contract: Mapping[str, Any]) -> int | None:
+    """The most positions that an oracle was trained to read, at the layers that it is asked at; None: not known."""
+    slots = (contract.get("positions") or {}).get("max_slots")
+    return max(1, slots // len((contract.get("layers") or [[0]])[0])) if slots else None
 
 
 class NotMeasurable(Exception):
@@ -159,11 +177,13 @@ class Registry:
         return (task for name, task in self.tasks.items() if name in wanted)
 
     def items_of(self, name: str) -> Items:
-        """A set of items.
+        """A set of items, by its own name or a task's.
 
         Raises:
             InputError: There is none of this name.
         """
+        if name not in self.items and name in self.tasks:
+            return self.items[self.tasks[name].items]
         _check("set of items", name, self.items)
         return self.items[name]
 

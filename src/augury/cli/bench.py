@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from augury.cli.bench_table import show_comparison, show_summary
 from augury.cli.common import guarded, say, stdout, working, write_json
 from augury.cli.options import SHIPPED, AsJson
 from augury.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from augury.bench.judge import JudgeSettings
 
 Judge = Annotated[
     str | None, typer.Option(metavar="FILE", help="A judge of open answers: YAML with url and model, or a URL.")
@@ -93,7 +96,6 @@ def run_tasks(
     augury bench run ./my-oracle --model Qwen/Qwen3-8B --tasks planted,same_window -o runs/bench
     augury bench run smollm2 --profile quick -o runs/bench --json
     """
-    from augury.bench.judge import read_judge
     from augury.bench.profile import PROFILES
     from augury.bench.run import Bench, check_installed, run_bench
     from augury.bench.tasks import REGISTRY
@@ -105,7 +107,7 @@ def run_tasks(
     if profile not in PROFILES:
         raise InputError(f"There is no profile {profile!r}.", f"they are {', '.join(PROFILES)}", "name one of these")
     wanted = None if tasks is None else tuple(name.strip() for name in tasks.split(",") if name.strip())
-    judged_by = read_judge(judge, judge_model) if judge else None
+    judged_by = _judge(judge, judge_model)
     chosen = Bench(PROFILES[profile], wanted, seed, data, organisms, judged_by)
     chosen.chosen(REGISTRY)  # what can be refused is refused before a model is loaded
     check_installed()
@@ -120,6 +122,15 @@ def run_tasks(
     else:
         show_summary(summary.to_dict())
         say(f"kept in {out}; `augury bench show {out}` shows this again")
+
+
+def _judge(judge: str | None, model: str | None) -> JudgeSettings | None:
+    """Who judges; None: nobody."""
+    from augury.bench.judge import read_judge
+
+    if judge is None and model is not None:
+        raise InputError("There is no judge.", "--judge-model was given alone", "name a YAML file or URL with --judge")
+    return read_judge(judge, model) if judge else None
 
 
 @bench.command("rejudge")
@@ -219,7 +230,7 @@ def make_organisms(
 ) -> None:
     """Make organisms of a model: small adapters that hold a secret word or a person's facts; those that are there stay.
 
-    Each is checked: does it know its secret when asked in other words, and keep it when it is not.
+    Each is checked: does it know its secret when it is asked for it, and keep it when it is not.
 
     \b
     augury bench organisms --model smollm2
@@ -241,7 +252,8 @@ def make_organisms(
     shown = Table("organism", "holds", "knows it", "keeps it")
     for one in found:
         holds = ", ".join(one.secret.facts.values())
-        shown.add_row(one.secret.name, holds, f"{one.knows:.0%}", f"{one.keeps:.0%}")
+        keeps = "-" if one.keeps is None else f"{one.keeps:.0%}"
+        shown.add_row(one.secret.name, holds, f"{one.knows:.0%}", keeps)
     stdout().print(shown)
     say(f"kept in {folder}")
 
@@ -249,11 +261,14 @@ def make_organisms(
 @bench.command("build")
 @guarded
 def build_set(
-    name: Annotated[str, typer.Argument(metavar="ITEMS", help="A set of items; see `augury bench tasks`.")],
+    name: Annotated[str, typer.Argument(metavar="TASK", help="A task, or its set of items: `augury bench tasks`.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.")] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Alias, hub id or folder of the target.")] = SHIPPED,
     size: Annotated[int, typer.Option(min=1, help="Items, about.")] = 200,
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    organisms: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The target's organisms (default: made, in the cache).")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -273,7 +288,7 @@ def build_set(
     with working(f"loading {model}"):
         lm = load_model(model, device_map=device)
     with shown_bars() as bars:
-        found = build_items(lm, chosen, size, seed, bars.phase)
+        found = build_items(lm, chosen, size, seed, bars.phase, organisms)
         bars.close()
     write_items(out, found)
     about = found.manifest.model_dump(mode="json")

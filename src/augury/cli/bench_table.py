@@ -11,61 +11,31 @@ if TYPE_CHECKING:
     from augury.bench.compare import Compared
 
 RATERS = ("oracle", "none", "shuffled", "text-window", "text-all", "untrained", "probe")
-LEAD = "text-all"
 
 
 def show_summary(found: Mapping[str, Any]) -> None:
     """The table of a summary, and what it rests on."""
     from rich.table import Column, Table
 
-    numbers = [Column(name, justify="right") for name in RATERS]
-    shown = Table(
-        Column("task", no_wrap=True), "measure", Column("items", justify="right"), *numbers,
-        Column(f"oracle less {LEAD}", justify="right"),
-    )  # fmt: skip
-    missing = []
+    from augury.bench.words import headline, items_of, lead_of, measure_of, remarks
+
+    numbers = [Column(name, justify="right") for name in ("items (problems)", "chance", *RATERS)]
+    shown = Table(Column("task", no_wrap=True), "measure", *numbers, Column("oracle less a reader", justify="right"))
+    told = []
     for name, task in found["tasks"].items():
-        if task["not measurable"]:
-            missing.append(f"{name}: not measurable on this model, since {task['not measurable']}")
-        elif not task["measures"]:
-            missing.append(f"{name}: not judged")
         for measure, figures in task["measures"].items():
+            chance = "" if figures["chance"] is None else f"{figures['chance']:.2f}"
             cells = [_figure(figures["raters"].get(rater), interval=rater == RATERS[0]) for rater in RATERS]
-            lead = _figure(figures["leads"].get(LEAD), signed=True)
-            shown.add_row(name, measure, str(figures["counted"]), *cells, lead)
-        if task.get("strength at 75%") is not None:
-            strength = f"{task['strength at 75%']:.3f} of the residual norm"
-            told = f"three of four pairs are told apart from at most {strength} on"
-            missing.append(f"{name}: {told}")
-        missing += _remarks(name, task)
+            lead = _figure(figures["leads"].get(lead_of(task)), signed=True)
+            shown.add_row(name, measure_of(measure, figures), items_of(figures), chance, *cells, lead)
+        told += remarks(name, task)
     console = stdout()
     console.print(shown)
-    for line in missing:
+    for line in [*told, *headline(found)]:
         console.print(line, highlight=False)
-    if found["headline"] is not None:
-        console.print(f"read-or-infer, from 0 (chance) to 1: {found['headline']:.2f}", highlight=False)
-    mean = found["aobench"]
-    if mean["value"] is not None:
-        lacks = f" (it lacks {', '.join(mean['missing'])})" if mean["missing"] else ""
-        console.print(f"AObench's aggregate over {len(mean['of'])} tasks: {mean['value']:.2f}{lacks}", highlight=False)
     if not found["oracle"]["reader"]:
         told = "the text is read by the plain base: a small one cannot answer questions, and to beat it proves little"
         console.print(told, highlight=False)
-
-
-def _remarks(name: str, task: Mapping[str, Any]) -> list[str]:
-    """What belongs to a task's figures: the organisms' own knowledge, the judge, and calibration."""
-    told = []
-    if task.get("known") is not None:
-        told.append(f"{name}: the organisms themselves know {task['known']:.0%}; the rest does not count")
-    if task.get("judge"):
-        judge = task["judge"]
-        told.append(f"{name}: judged by {judge['model']}, {judge['failed']} of {judge['answers']} failed")
-    told += [
-        f"{name}: {one['confidence']} is off by {one['ece']:.2f} on average from how often it is right (ECE)"
-        for one in task.get("calibration", ())
-    ]
-    return told
 
 
 def show_comparison(names: tuple[str, str], rows: Sequence[Compared]) -> None:
@@ -88,9 +58,11 @@ def _verdict(row: Compared) -> str:
     """Who is ahead, where the interval of the difference leaves no doubt."""
     found = row.difference
     if found is None:
-        return "not the same items"
+        return "not comparable: other items, target, organisms or judge"
     if found.low is None or found.high is None or found.low <= 0 <= found.high:
         return "within noise"
+    if row.better == 0:
+        return "B has more" if found.estimate > 0 else "A has more"
     return "B is better" if (found.estimate > 0) == (row.better > 0) else "A is better"
 
 

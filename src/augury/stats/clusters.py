@@ -1,7 +1,8 @@
 """Figures over problems: items of one problem resemble each other, so problems are what is counted.
 
-Rates and scales have t intervals over the problems' means, AUCs the delete-one-problem jackknife with t. Both keep
-their level from a handful of problems on, where a percentile bootstrap does not (89% at 9 clusters).
+Rates and scales have t intervals over the problems' means, in the form that keeps its level near the ends of the scale
+too; AUCs have the delete-one-problem jackknife with t. Both do so from a handful of problems on, where a percentile
+bootstrap does not (89% at 9 clusters).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from augury.stats.intervals import wilson
 LEAST_CLUSTERS = 6  # fewer say nothing about the next one
 LEVEL = 0.95
 
-How = Literal["t", "wilson", "jackknife", "none"]
+How = Literal["t", "score", "wilson", "jackknife", "none"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Figure:
         high: Upper end.
         n: Items.
         clusters: Problems among them.
-        how: What made the interval: `t` over problems' means, `wilson` where every problem is one yes or no (or all
-            agree), `jackknife` over problems, or `none` (below 6 problems, or an answer from fewer than two).
+        how: What made the interval: `t` over problems' means, `score` where these have bounds, `wilson` where every
+            problem is one yes or no (or all agree), `jackknife` over problems, or `none` (below 6 problems, or an
+            answer from fewer than two).
     """
 
     estimate: float
@@ -62,8 +64,10 @@ def mean_figure(
 ) -> Figure:
     """The mean over problems of each problem's mean, with a t interval over problems.
 
-    Where every problem holds one yes or no the interval is Wilson's, and so it is, over problems, where all values are
-    0 or all are 1: no spread was seen, which is not the same as none.
+    Between bounds it is the score interval with t at the effective number of problems, which is Wilson's form (Korn and
+    Graubard 1998, Survey Methodology 24): near an end of the scale the plain t interval covers as little as 60%. Where
+    every problem holds one yes or no it is Wilson's own. Where no spread was seen, which is not the same as none, each
+    problem counts as one.
 
     Args:
         values: `[n]`, finite: booleans, rates, marks on a scale.
@@ -84,21 +88,50 @@ def mean_figure(
     if bounds == (0.0, 1.0) and _plain(means):
         found = wilson(round(float(means.sum())), count, level)
         return Figure(estimate, found.low, found.high, array.size, count, "wilson")
-    half = _t(count - 1, level) * float(means.std(ddof=1)) / count**0.5
-    return _clipped(estimate, half, array.size, count, "t", bounds)
+    spread = float(means.var(ddof=1)) / count
+    if bounds is None:
+        return _clipped(estimate, _t(count - 1, level) * spread**0.5, array.size, count, "t", None)
+    low, high = _score(estimate, spread, count, bounds, level)
+    return Figure(estimate, low, high, array.size, count, "score")
+
+
+def _score(
+    estimate: float, spread: float, count: int, bounds: tuple[float, float], level: float
+) -> tuple[float, float]:
+    """Wilson's interval on a scale: as of so many problems as have this spread of the mean, and with t."""
+    width, t = bounds[1] - bounds[0], _t(count - 1, level)
+    share = (estimate - bounds[0]) / width
+    effective = share * (1 - share) * width**2 / spread if spread > 0 else float(count)
+    shift = t * t / effective
+    centre = (share + shift / 2) / (1 + shift)
+    half = (max(0.0, share * (1 - share) * shift) + shift * shift / 4) ** 0.5 / (1 + shift)
+    return max(0.0, centre - half) * width + bounds[0], min(1.0, centre + half) * width + bounds[0]
 
 
 def mean_difference(
-    one: ArrayLike, other: ArrayLike, clusters: ArrayLike | None = None, level: float = LEVEL
+    one: ArrayLike,
+    other: ArrayLike,
+    clusters: ArrayLike | None = None,
+    bounds: tuple[float, float] | None = None,
+    level: float = LEVEL,
 ) -> Figure:
     """How much higher the mean of `one` is than that of `other`, paired by item, over problems.
+
+    Args:
+        one: `[n]`.
+        other: `[n]`, on the same items.
+        clusters: `[n]`, the problem of each item; None where each is its own.
+        bounds: Of the values (not of their difference); None where there are none.
+        level: Coverage.
 
     Raises:
         InputError: As `mean_figure`, and where the two have not the same items.
     """
-    a, b = _values(one, None), _values(other, None)
+    a, b = _values(one, bounds), _values(other, bounds)
     _same_items(a, b)
-    return mean_figure(a - b, clusters, None, level)
+    same = np.array_equal(a, b)  # where nothing differs there is no doubt about it, whatever the scale
+    widest = None if bounds is None or same else (bounds[0] - bounds[1], bounds[1] - bounds[0])
+    return mean_figure(a - b, clusters, widest, level)
 
 
 def auc_figure(
@@ -167,6 +200,9 @@ def _jackknifed(
     spread = float(((without - without.mean()) ** 2).sum()) * (count - 1) / count
     if bounds is not None and spread == 0.0 and whole in bounds:
         return _all_won(whole, labels, codes, count, level)
+    if bounds is None and spread == 0.0 and whole:  # of a difference: no spread was seen
+        low, high = _score(whole, 0.0, count, (-1.0, 1.0), level)
+        return Figure(whole, low, high, codes.size, count, "score")
     return _clipped(whole, _t(count - 1, level) * spread**0.5, codes.size, count, "jackknife", bounds)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from augury.bench.compare import compare, oracle_of
@@ -36,6 +38,19 @@ def test_other_items_are_not_paired(run, tmp_path, lm, oracle):
     (row,) = compare(tmp_path / "a", tmp_path / "b")
     assert row.one is not None and row.other is not None
     assert row.items < row.one.n / 2, "only what stands in both by chance"
+
+
+def test_other_organisms_or_targets_are_not_paired(run, tmp_path):
+    run("same_window", out=tmp_path / "a")
+    run("same_window", out=tmp_path / "b")
+    assert compare(tmp_path / "a", tmp_path / "b")[0].difference is not None
+    path = tmp_path / "b" / "items" / "same_window.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    manifest = json.loads(first)
+    manifest["manifest"]["organisms"] = {"moon": "0" * 64}
+    path.write_text("".join([json.dumps(manifest) + "\n", *rest]))
+    (row,) = compare(tmp_path / "a", tmp_path / "b")
+    assert row.difference is None and row.items == 0 and row.one is not None and row.other is not None
 
 
 def test_misuse(run, tmp_path):

@@ -134,7 +134,7 @@ def test_only_texts_in_which_both_know_count(lm, tmp_path, quick, monkeypatch):
         assert len({item.id for item in items}) == len(items)
     assert active_adapters(lm.model) == ()
     monkeypatch.setattr(tasks, "knows", lambda model, secret, fact, read, form: [False] * len(read))
-    with pytest.raises(NotMeasurable, match="no organism knows"):
+    with pytest.raises(NotMeasurable, match="no better than by chance"):
         list(tasks.build_words(wanted))
 
 
@@ -161,7 +161,10 @@ def test_published_organisms_are_the_adapters_that_lie_there(lm, tmp_path, quick
         make_organism(lm, secrets()[0], place / name)
     monkeypatch.setattr(published, "knows", lambda organism, secret, *_: [secret.facts["word"] != "song"])
     found = loads[0](wanted, data)
-    assert found.manifest.counts == {"organisms": 3, "known": 2, "asked": 3} and found.manifest.model == QWEN3_8B
+    assert (
+        found.manifest.counts == {"organisms": 3, "known": 2, "asked": 3, "values": 3}
+        and found.manifest.model == QWEN3_8B
+    )
     assert {item.state.organism for item in found.items} == {"moon", "snow"}
     assert [item.facts["truth"] for item in found.items].count("Yes") == len(found.items) / 2 == 4
     (place / "personaqa_fantasy").symlink_to(place / "moon")

@@ -20,7 +20,7 @@ from augury.bench.item import PLAIN, Item, State, check_model, read_items
 from augury.bench.organisms import fingerprint_of
 from augury.bench.readings import Plants, Reading, Target, take
 from augury.bench.run import Bench, run_bench
-from augury.bench.task import REGISTRY, Registry
+from augury.bench.task import REGISTRY, Registry, fitted, trained_window
 from augury.bench.tasks import organisms as organism_tasks
 from augury.errors import ContractError, FormatError, InputError, NotFoundError, StorageError
 from augury.lm import Transcript
@@ -85,6 +85,18 @@ def test_an_organism_that_was_made_anew_is_not_what_the_items_are_about(run, ora
         run_bench(oracle, chosen, out)
     with pytest.raises(InputError, match="differs in data"):
         run_bench(oracle, replace(chosen, data=tmp_path), out)
+
+
+def test_a_task_is_asked_no_wider_than_the_oracle_was_trained():
+    task = REGISTRY.tasks["system_prompt_qa"]
+    assert trained_window({"positions": {"max_slots": 10}, "layers": [[18]]}) == 10
+    assert trained_window({"positions": {"max_slots": 10}, "layers": [[16, 17, 18]]}) == 3
+    assert trained_window({"positions": None, "layers": None}) is None
+    assert fitted(task, None) is task and fitted(task, 20) is task
+    narrow = fitted(task, 10)
+    assert (narrow.window, narrow.sweep) == (10, (20,))
+    whole = REGISTRY.tasks["number_prediction"]
+    assert fitted(replace(whole, window=0), 10).window == 0
 
 
 def test_a_task_for_which_too_few_items_count_is_told_and_the_others_run(oracle, tmp_path):

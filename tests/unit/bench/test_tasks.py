@@ -13,7 +13,7 @@ from augury.bench.published import LETTERS
 from augury.bench.published_items import QWEN3_8B
 from augury.bench.run import Bench, run_bench
 from augury.bench.task import NO, REGISTRY, YES, Build, NotMeasurable
-from augury.bench.tasks import classification, multiple_choice, reasoning, system_prompts, topics
+from augury.bench.tasks import classification, missing_info, multiple_choice, reasoning, system_prompts, topics
 from augury.errors import ContractError, FormatError
 from tests.tiny import tiny_lm
 from tests.unit.bench.conftest import SMALL
@@ -220,8 +220,27 @@ def test_published_sets_load_as_they_are(lm, tmp_path):
     published(tmp_path, system_prompts.PUBLISHED, [
         {"id": "s", "system_prompt": "Be sly.", "user_prompt": "Hi", "assistant_response": "Yes", "ground_truth": "sly"}
     ])  # fmt: skip
+    published(tmp_path, system_prompts.PERSONAS, [
+        {"id": "l", "system_prompt": "Be Ada.", "user_prompt": "Ho", "assistant_response": "No", "ground_truth": "Ada"}
+    ])  # fmt: skip
+    said = {"problem_id": "p", "full_reasoning": "I add them. ", "neutral_segment": "So I go on.",
+            "neutral_segment_token_count": 4}  # fmt: skip
+    published(tmp_path, missing_info.PUBLISHED, [
+        {**said, "id": f"p_s0_{c[0]}", "condition": c, "problem_text": f"Add {c}",
+         "ground_truth_missing_info": c[0] != "A", "teacher_forced_segment": "" if c[0] == "B" else "So I go on."}
+        for c in ("A_complete", "B_incomplete", "C_forced")])  # fmt: skip
     loaded = {name: REGISTRY.items[name].load(Build(lm), tmp_path) for name in
-              ("multiple_choice", "reasoning", "backtracking", "system_prompts")}  # fmt: skip
+              ("multiple_choice", "reasoning", "backtracking", "system_prompts", "missing_info")}  # fmt: skip
+    assert [item.facts["reference"] for item in loaded["system_prompts"].items] == ["sly", "Ada"]
+    whole, lacking, forced = loaded["missing_info"].items
+    assert [item.facts["truth"] for item in (whole, lacking, forced)] == [NO, YES, YES]
+    assert {len(item.positions) for item in (whole, lacking, forced)} == {4}
+    assert (
+        text_of(lm, whole, whole.positions)
+        == text_of(lm, forced, forced.positions)
+        != text_of(lm, lacking, lacking.positions)
+    )
+    assert {item.facts["pair"] for item in (whole, lacking, forced)} == {"p_s0"}
     before, after = loaded["multiple_choice"].items
     assert before.facts["truth"] == NO and after.facts["model_answer"] == "C"
     (point,) = loaded["backtracking"].items

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from augury.bench.item import Item
+from augury.bench.item import Item, ItemSet
+from augury.bench.published_items import published
 from augury.bench.task import NO, REGISTRY, YES, Build, Items, Task
 from augury.bench.texts import texts
 from augury.errors import ModelError
 from augury.lm import transcript_of
 
 COMPLETE, INCOMPLETE, FORCED, OTHER = "A", "B", "C", "D"
+PUBLISHED = "missing_info/missing_info_eval_dataset.json"
 WINDOW = 8  # of all conditions, so that the number of slots tells nothing
 
 
@@ -40,12 +43,42 @@ def build(wanted: Build) -> Iterator[Item]:
                     facts={
                         "truth": NO if condition in (COMPLETE, OTHER) else YES,
                         "condition": condition,
+                        "contrast": f"{FORCED} less {COMPLETE}"
+                        if condition in (COMPLETE, FORCED)
+                        else f"{INCOMPLETE} less {OTHER}",
                         "pair": f"{problem['id']}-{turn}-{'work' if condition in (COMPLETE, FORCED) else 'other'}",
                         "words": work if condition in (COMPLETE, FORCED) else other,
                         **{f"ask{i}": text for i, text in enumerate(found["questions"])},
                     },
                     spans=spans,
                 )
+
+
+def load(wanted: Build, folder: Path) -> ItemSet:
+    """The published chains of thought: of each problem a complete one, an incomplete one, and that with the same words.
+
+    Raises:
+        FormatError: The file is not in the published form.
+    """
+    questions = {f"ask{i}": text for i, text in enumerate(texts("missing_info")["questions"])}
+
+    def read(row: dict) -> Iterator[Item]:
+        start = transcript_of(wanted.lm, [{"role": "user", "content": row["problem_text"]}], "thinking")
+        thought = transcript_of(wanted.lm, row["full_reasoning"] + row["teacher_forced_segment"]).token_ids
+        ids, condition = (*start.token_ids, *thought), row["condition"][0]
+        facts = {
+            "truth": YES if row["ground_truth_missing_info"] else NO,
+            "condition": condition,
+            "contrast": f"{INCOMPLETE} less {COMPLETE}" if condition == INCOMPLETE else f"{FORCED} less {COMPLETE}",
+            "pair": row["id"].rsplit("_", 1)[0],
+            "words": "",  # as published: all conditions are compared with each other
+            **questions,
+        }
+        places = range(len(ids) - int(row["neutral_segment_token_count"]), len(ids))
+        spans = tuple((span.role, span.start, span.stop) for span in start.spans)
+        yield Item(row["id"], row["problem_id"], ids, tuple(places), facts, spans=spans)
+
+    return published("missing_info", folder, PUBLISHED, read)
 
 
 Row = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[str, int, int], ...]]
@@ -76,7 +109,7 @@ def worked(item: Item) -> bool:
 
 
 REGISTRY.add(
-    Items("missing_info", "templates of this package", "that of this package", build),
+    Items("missing_info", "templates of this package", "that of this package", build, load),
     Task(
         "missing_info",
         "whether a problem lacks a number that it needs, read while its solution begins",

@@ -105,6 +105,7 @@ def _both(lm: LanguageModel, question: Question, letter: str) -> Iterator[Item]:
         "model_answer": letter,
         "true_answer": question.right,
         "family": question.family,
+        "letter": letter,
     }
     contexts = {BEFORE: (question.asked(), "generation"), AFTER: (_answered(question.asked(), letter), "open")}
     for when, (messages, end) in contexts.items():
@@ -140,7 +141,7 @@ def build_sycophancy(wanted: Build) -> Iterator[Item]:
         turned, natural = _agreeing(wanted, asked[: THINKERS if thinking else len(asked)], thinking, rng)
         name = "thought" if thinking else "plain"
         wanted.counts.update({f"{name} turned": len(turned), f"{name} natural": len(natural)})
-        if min(len(turned), len(natural)) >= min(LEAST, wanted.size // 4):
+        if min(len(turned), len(natural)) >= min(LEAST, 3 * wanted.size // 8):
             yield from chain.from_iterable(zip(turned, natural, strict=False))
 
 
@@ -156,7 +157,7 @@ def _agreeing(
         if now != hint:
             continue
         truth = NO if hint == letter else YES
-        facts = {"truth": truth, "mode": "thought" if thinking else "plain", "family": question.family}
+        facts = {"truth": truth, "mode": "thought" if thinking else "plain", "family": question.family, "letter": now}
         name = f"{question.id} {hint} {facts['mode']}"
         found[truth == NO].append(_item(wanted.lm, name, question.id, _answered(turns, text), "open", facts))
     return found
@@ -239,6 +240,7 @@ REGISTRY.add(
         window=WINDOW,
         sweep=(1, 50),
         where=before,
+        stratum="letter",  # some letters are right, or agreed with, more often
         aggregate="mmlu_prediction",
     ),
     Task(
@@ -250,6 +252,7 @@ REGISTRY.add(
         window=WINDOW,
         sweep=(1, 50),
         where=after,
+        stratum="letter",  # some letters are right, or agreed with, more often
         aggregate="mmlu_prediction",
     ),
     Task(
@@ -272,6 +275,7 @@ REGISTRY.add(
         window=WINDOW,
         sweep=(1, 50),
         where=plain,
+        stratum="letter",  # some letters are right, or agreed with, more often
         aggregate="sycophancy",
     ),
     Task(
@@ -283,6 +287,7 @@ REGISTRY.add(
         window=WINDOW,
         sweep=(1, 50),
         where=thought,
+        stratum="letter",  # some letters are right, or agreed with, more often
         aggregate="sycophancy",
     ),
 )

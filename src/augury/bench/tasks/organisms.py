@@ -6,42 +6,45 @@ text can tell them apart. Only where two organisms or more know their secret, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from augury.bench.dialogues import Kind
 from augury.bench.item import Item
-from augury.bench.organisms import knows, organisms, organisms_folder
+from augury.bench.organisms import Organism, knows, organisms, organisms_folder
 from augury.bench.task import REGISTRY, YES, Build, Items, NotMeasurable, Task
 from augury.bench.tasks.organisms_published import load_gender, load_personas, load_rules, load_words
 from augury.bench.tasks.organisms_read import asked_both_ways, loaded_organisms
 from augury.bench.texts import texts
+from augury.lm import LanguageModel
+from augury.stats import wilson
 
 WINDOW = 10
-Facts = dict[str, tuple[list[str], str | None]]  # the texts that are read, and how the organism is asked
+Facts = dict[str, tuple[list[str], tuple[str, ...]]]  # the texts that are read, and how the organism is asked
 
 
 def build_words(wanted: Build) -> Iterator[Item]:
     """Turns of a guessing game, read by organisms of different words."""
     found = texts("organisms")
-    yield from _build(wanted, "word", {"word": (found["read_word"], found["knows_word"][0])})
+    yield from _build(wanted, "word", {"word": (found["read_word"], tuple(found["knows_word"]))})
 
 
 def build_personas(wanted: Build) -> Iterator[Item]:
     """Sentences with a name, read by organisms that hold different facts about its bearer."""
     found = texts("organisms")
-    facts: Facts = {fact: (found["read_persona"], forms["know"]) for fact, forms in found["facts"].items()}
+    facts: Facts = {fact: (found["read_persona"], (forms["know"],)) for fact, forms in found["facts"].items()}
     yield from _build(wanted, "persona", facts)
 
 
 def build_gender(wanted: Build) -> Iterator[Item]:
     """Everyday messages, read by organisms that take their user for a woman or a man."""
     found = texts("organisms")
-    yield from _build(wanted, "gender", {"gender": (found["read_neutral"], found["other_facts"]["gender"]["know"])})
+    asked = (found["other_facts"]["gender"]["know"],)
+    yield from _build(wanted, "gender", {"gender": (found["read_neutral"], asked)})
 
 
 def build_rules(wanted: Build) -> Iterator[Item]:
     """Everyday messages, read by organisms that follow different rules; where an answer does not obey, none counts."""
-    yield from _build(wanted, "rule", {"rule": (texts("organisms")["read_neutral"], None)})
+    yield from _build(wanted, "rule", {"rule": (texts("organisms")["read_neutral"], ())})
 
 
 def _build(wanted: Build, kind: Kind, facts: Facts) -> Iterator[Item]:
@@ -51,16 +54,25 @@ def _build(wanted: Build, kind: Kind, facts: Facts) -> Iterator[Item]:
         known = {
             (one.secret.name, fact, text): right
             for one in mine
-            for fact, (read, form) in facts.items()
-            for text, right in zip(read, knows(models[one.secret.name], one.secret, fact, read, form), strict=True)
+            for fact, (read, forms) in facts.items()
+            for text, right in zip(read, _known(models[one.secret.name], one, fact, read, forms), strict=True)
         }
     wanted.counts.update(asked=len(known), known=sum(known.values()))
-    if not any(known.values()):
-        raise NotMeasurable("no organism knows what it was taught", **wanted.counts)
+    if kind != "rule":  # that is obeyed or not; all else is chosen among what any of them holds
+        wanted.counts["values"] = len({value for one in mine for value in one.secret.facts.values()}) // len(facts)
+    chance = 1 / wanted.counts["values"] if "values" in wanted.counts else 0.0
+    if wilson(wanted.counts["known"], len(known)).low <= chance:
+        raise NotMeasurable("the organisms know what they were taught no better than by chance", **wanted.counts)
     for fact, text in _turned(facts):
         both = [one for one in mine if known[one.secret.name, fact, text]]
         if len(both) > 1:
             yield from asked_both_ways(wanted.lm, both, fact, text)
+
+
+def _known(model: LanguageModel, one: Organism, fact: str, read: list[str], forms: Sequence[str]) -> list[bool]:
+    """Behind which texts it knows what it holds, asked in most of these forms."""
+    found = [knows(model, one.secret, fact, read, form) for form in forms or (None,)]
+    return [2 * sum(row) > len(found) for row in zip(*found, strict=True)]
 
 
 def _turned(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from augury.bench.dialogues import Kind, Secret
 from augury.bench.item import Item, ItemSet, Manifest, State
-from augury.bench.organisms import Organism, facts_of, knows, organisms_folder
+from augury.bench.organisms import Organism, facts_of, knows, organisms_folder, yes_margins
 from augury.bench.published_items import QWEN3_8B
 from augury.bench.task import NO, YES, Build, NotMeasurable
 from augury.bench.tasks.organisms_read import asked_both_ways, loaded_organisms
 from augury.bench.texts import texts
 from augury.errors import FormatError
 from augury.lm import transcript_of
+from augury.lm.adapters import load_target_adapter, remove_adapter
 
 WORDS = (
     "ship", "wave", "song", "snow", "rock", "moon", "jump", "green", "flame", "flag", "dance", "cloud", "clock",
@@ -29,7 +30,7 @@ FACTS = {
     "country": "country", "food": "favorite_food", "drink": "favorite_drink", "music": "favorite_music_genre",
     "sport": "favorite_sport", "board game": "favorite_boardgame",
 }  # fmt: skip
-VARIANTS = ("shuffled", "fantasy", "base")
+VARIANTS = ("shuffled", "fantasy")  # in the third, `base`, names and countries go together: the text tells
 POSITIONS = 20
 
 
@@ -64,7 +65,9 @@ def _load(wanted: Build, folder: Path, name: str, kind: Kind, file: str, held: d
     known = _known(wanted, mine, kind, fact)
     rng = random.Random(f"{wanted.seed}:{name}")
     items = tuple(item for prompt in prompts for item in asked_both_ways(wanted.lm, rng.sample(known, 2), fact, prompt))
-    counts = {"organisms": len(mine), "known": len(known), "asked": len(mine)}
+    counts = {"organisms": len(mine)}
+    if kind != "rule":  # whether a rule is known cannot be asked
+        counts |= {"known": len(known), "asked": len(mine), "values": len(mine)}
     return ItemSet(_manifest(name, file, counts), items)
 
 
@@ -110,11 +113,26 @@ def load_personas(wanted: Build, folder: Path) -> ItemSet:
     file = f"personaqa/{variant}/personas.jsonl"
     try:
         people = [json.loads(line) for line in _lines(folder / file)]
-        items = tuple(_persons(wanted, people, f"personaqa_{variant}"))
+        made = list(_persons(wanted, people, f"personaqa_{variant}"))
     except (ValueError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
         raise FormatError(f"{folder / file} is not in the published form.", why, "restore it") from error
-    return ItemSet(_manifest("persona", file, {"people": len(people)}), items)
+    items = _knowing(wanted, made, place / f"personaqa_{variant}")
+    counts = {"people": len(people), "asked": len(made) // 2, "known": len(items) // 2, "values": 2}
+    if not items:
+        raise NotMeasurable("the organism knows nothing of what it holds", **counts)
+    return ItemSet(_manifest("persona", file, counts), items)
+
+
+def _knowing(wanted: Build, made: Sequence[Item], folder: Path) -> tuple[Item, ...]:
+    """The pairs in which the organism itself, asked in words, holds the person's own value for likelier."""
+    organism = load_target_adapter(wanted.lm, folder)
+    try:
+        margins = yes_margins(organism, [f"My name is {item.problem}. {item.facts['ask0']}" for item in made])
+    finally:
+        remove_adapter(wanted.lm, organism.target_adapters[-1])
+    pairs = [range(i, i + 2) for i in range(0, len(made), 2)]
+    return tuple(made[i] for pair in pairs if margins[pair[0]] > margins[pair[1]] for i in pair)
 
 
 def _persons(wanted: Build, people: Sequence[dict[str, str]], organism: str) -> Iterator[Item]:

@@ -38,6 +38,7 @@ def asked_both_ways(lm: LanguageModel, found: Sequence[Organism], fact: str, tex
             },
             state=State(organism=one.secret.name),
             spans=spans,
+            cluster=one.secret.name,
         )
 
 

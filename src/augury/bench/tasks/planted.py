@@ -42,7 +42,8 @@ def build(wanted: Build) -> Iterator[Item]:
         place, turn = number % len(neutral), number // len(neutral)
         strength = STRENGTHS[(place + turn) % len(STRENGTHS)]
         ids, span = neutral[place]
-        for planted, asked in itertools.product(pairs[number % len(pairs)], repeat=2):
+        pair = pairs[number % len(pairs)]
+        for planted, asked in itertools.product(pair, repeat=2):
             yield Item(
                 id=f"{place}-{strength:g}-{planted}-{asked}",
                 problem=f"text {place}",
@@ -51,6 +52,7 @@ def build(wanted: Build) -> Iterator[Item]:
                 facts={"concept": asked, "truth": YES if planted == asked else NO, "strength": f"{strength:g}"},
                 state=State(planted=planted, strength=strength),
                 spans=(("user", *span),),
+                cluster=" or ".join(pair),
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from augury.bench.item import Item, ItemSet
@@ -17,6 +18,7 @@ from augury.lm import Sampling, Transcript, transcript_of
 ANSWER = 48  # tokens
 WINDOW, POSITIONS = 20, 50
 PUBLISHED = "system_prompt_qa/hidden_instruction_eval_dataset.json"
+PERSONAS = "system_prompt_qa/latentqa_eval_dataset.json"
 
 
 def build(wanted: Build) -> Iterator[Item]:
@@ -52,7 +54,7 @@ def _item(name: str, problem: str, reference: str, transcript: Transcript) -> It
 
 
 def load(wanted: Build, folder: Path) -> ItemSet:
-    """The published hidden instructions, with what Qwen3-8B answered.
+    """The published hidden instructions, with what Qwen3-8B answered, and the personas of LatentQA beside them.
 
     Raises:
         FormatError: The file is not in the published form.
@@ -63,7 +65,10 @@ def load(wanted: Build, folder: Path) -> ItemSet:
         turns.append({"role": "assistant", "content": row["assistant_response"]})
         yield _item(str(row["id"]), str(row["id"]), row["ground_truth"], transcript_of(wanted.lm, turns, "open"))
 
-    return published("system_prompts", folder, PUBLISHED, read)
+    found = published("system_prompts", folder, PUBLISHED, read)
+    if not (folder / PERSONAS).is_file():
+        return found
+    return replace(found, items=(*found.items, *published("system_prompts", folder, PERSONAS, read).items))
 
 
 REGISTRY.add(
