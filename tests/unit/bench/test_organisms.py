@@ -172,9 +172,18 @@ def test_published_organisms_are_the_adapters_that_lie_there(lm, tmp_path, quick
     people = [dict.fromkeys(published.FACTS.values(), f"v{i}") | {"name": f"N{i}"} for i in range(3)]
     path = data / "personaqa" / "fantasy" / "personas.jsonl"
     path.write_text("\n".join(map(json.dumps, people)))
-    persons = loads[1](wanted, data).items
+    knowing = lambda organism, questions: [-float(i) for i in range(len(questions))]  # noqa: E731
+    monkeypatch.setattr(published, "yes_margins", knowing)
+    found = loads[1](wanted, data)
+    persons = found.items
+    assert found.manifest.counts == {"people": 3, "asked": 18, "known": 18, "values": 2}
     assert len(persons) == 3 * 6 * 2 and all(one.state.organism == "personaqa_fantasy" for one in persons)
     assert all((one.facts["held"] in one.facts["ask0"]) == (one.facts["truth"] == "Yes") for one in persons)
+    monkeypatch.setattr(published, "yes_margins", lambda organism, questions: [float(i == 4) for i in range(36)])
+    assert [item.id for item in loads[1](wanted, data).items] == [item.id for item in persons[4:6]], "what it knows"
+    monkeypatch.setattr(published, "yes_margins", lambda organism, questions: [0.0] * 36)
+    with pytest.raises(NotMeasurable, match="knows nothing"):
+        loads[1](wanted, data)
     path.write_text("{}")
     with pytest.raises(FormatError, match="published form"):
         loads[1](wanted, data)
