@@ -365,13 +365,13 @@ def test_quality_tells_the_shipped_report() -> None:
     """The page's tables, the package's report and the contract's figures are those of one measurement."""
     import json
 
-    from augury.train.report import Report
+    from augury.train.report import PARTS, Report
     from augury.train.report_tables import markdown
 
     folder = SHIPPED["smollm2"]
     told = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     contract = json.loads((folder / "oracle.json").read_text(encoding="utf-8"))
-    report = TypeAdapter(Report).validate_python({name: told[name] for name in ("lens", "yes_no", "topic")})
+    report = TypeAdapter(Report).validate_python({name: told[name] for name in PARTS})
     assert contract["evaluation"] == json.loads(json.dumps(report.headline()))
     assert contract["trained_on"] == told["trained_on"]
     page = (DOCS / "quality.md").read_text(encoding="utf-8").splitlines()
