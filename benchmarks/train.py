@@ -154,7 +154,7 @@ def compare(
     named = {row["name"]: row for row in rows}
     slow, fast = SPEEDUPS[HEADLINE]
     return {
-        "speedup": _against(seconds[slow], seconds[fast])["times"],
+        "speedup": _against(seconds[slow], seconds[fast])["speedup"],
         "matrix_share": named[fast]["matrix_share"],
         "tokens_per_second": named[fast]["tokens_per_second"],
         "examples_per_second": named[fast]["examples_per_second"],
@@ -341,7 +341,7 @@ def table(found: Mapping[str, Any]) -> str:
             f"{row['name']:<34}{row['examples_per_second']:>11.2f}{row['tokens_per_second']:>10.0f}"
             f"{row['speedup']:>7.2f}{f'{low:.2f}-{high:.2f}':>14}{share:>14}"
         )
-    for name, one in found["speedup"].items():
+    for name, one in found["speedups"].items():
         low, high = one["speedup_range"]
         lines.append(
             f"speedup, {name}: {one['speedup']:.2f} ({low:.2f} to {high:.2f}; bar: {found['bars']['speedup']})"

@@ -52,6 +52,7 @@ def test_every_way_has_one_loss_and_the_report_its_fields(benchmark, lm, data):
         assert (row["matrix_share"] is not None) == row["name"].startswith("Augury")
     assert {row["precision"] for row in found["rows"]} == {"float32", "bfloat16"}
     assert found["rows"][0]["speedup"] == 1 and found["rows"][0]["name"] == "straightforward"
+    assert found["speedup"] == found["speedups"]["float32"]["speedup"] > 0 and found["matrix_share"] > 0
     assert benchmark.table(found).count("\n") > len(found["rows"])
 
 
