@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from augury.bench.engine import ORACLE
 from augury.bench.marks import AUC, SCALE
 from augury.bench.rubrics import SCALE_ENDS
+from augury.stats.clusters import Figure
+from augury.stats.combined import combined
 
 if TYPE_CHECKING:
     from augury.bench.summary import TaskSummary
@@ -32,35 +33,39 @@ class Aggregate:
         missing: Tasks without a figure: not run, not measurable on this model, or not judged.
     """
 
-    value: float | None
-    of: dict[str, float]
+    value: Figure | None
+    of: dict[str, Figure]
     missing: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready fields."""
-        return {"value": self.value, "of": self.of, "missing": list(self.missing)}
+        value = None if self.value is None else self.value.to_dict()
+        return {"value": value, "of": {n: v.to_dict() for n, v in self.of.items()}, "missing": list(self.missing)}
 
 
 def aggregate(found: Sequence[TaskSummary]) -> Aggregate:
-    """`(x - .5) / .5` for AUCs, `(m - 1) / 4` for scales, rates as they are; two modes of one task by their mean."""
-    parts: dict[str, list[float]] = {}
+    """`(x - .5) / .5` for AUCs, `(m - 1) / 4` for scales, rates as they are; two modes of one task by their mean.
+
+    Tasks about one set of items are taken to err together.
+    """
+    parts: dict[str, list[Figure]] = {}
+    items: dict[str, str] = {}
     for task in found:
         value = None if task.task.aggregate is None else _part(task)
         if task.task.aggregate is not None and value is not None:
             parts.setdefault(task.task.aggregate, []).append(value)
-    means = {name: fmean(parts[name]) for name in TASKS if name in parts}
+            items.setdefault(task.task.aggregate, task.task.items)
+    means = {name: combined(parts[name], [items[name]] * len(parts[name])) for name in TASKS if name in parts}
     missing = tuple(name for name in TASKS if name not in means)
-    return Aggregate(fmean(means.values()) if means else None, means, missing)
+    whole = combined(list(means.values()), [items[name] for name in means]) if means else None
+    return Aggregate(whole, means, missing)
 
 
-def _part(task: TaskSummary) -> float | None:
+def _part(task: TaskSummary) -> Figure | None:
     name = MEASURES.get(str(task.task.aggregate))
     measure = task.measures.get(name) if name else task.headline
     own = measure.raters.get(ORACLE) if measure else None
     if measure is None or own is None:
         return None
-    if measure.measure.kind == AUC:
-        return (own.estimate - CHANCE) / (1 - CHANCE)
-    if measure.measure.kind == SCALE:
-        return (own.estimate - SCALE_ENDS[0]) / (SCALE_ENDS[1] - SCALE_ENDS[0])
-    return own.estimate
+    ends = {AUC: (CHANCE, 1.0), SCALE: SCALE_ENDS}
+    return own.scaled(*ends.get(measure.measure.kind, (0.0, 1.0)))

@@ -16,8 +16,8 @@ from augury.bench.marks import right
 from augury.bench.task import Task
 from augury.errors import InputError
 from augury.oracle.consensus import consensus
-from augury.stats.calibration import ReliabilityBin, ece, reliability
-from augury.stats.clusters import Figure, auc_figure, mean_figure
+from augury.stats.calibration import ReliabilityBin, ece, ece_by_chance, reliability
+from augury.stats.clusters import Figure, auc_figure, mean_difference, mean_figure
 
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
@@ -48,6 +48,8 @@ class Calibration:
             as the mean probability of its tokens).
         bins: Confidence against accuracy.
         ece: The mean gap between both, weighted by answers.
+        ece_by_chance: What that stays below 19 times of 20 where confidence is exactly right, with as many answers.
+        gap: Confidence less accuracy, over problems: above zero it is too sure.
         auc: How well it tells right answers from wrong ones; None where all are one.
         at_least: By threshold.
         n: Answers.
@@ -56,6 +58,8 @@ class Calibration:
     confidence: str
     bins: tuple[ReliabilityBin, ...]
     ece: float
+    ece_by_chance: float
+    gap: Figure
     auc: Figure | None
     at_least: tuple[AtLeast, ...]
     n: int
@@ -99,8 +103,16 @@ def _calibration(
         auc = auc_figure(confidence, correct, problems)
     except InputError:
         auc = None
-    found = tuple(_at_least(t, confidence, correct, problems) for t in THRESHOLDS)
-    return Calibration(name, reliability(confidence, correct), ece(confidence, correct), auc, found, len(confidence))
+    return Calibration(
+        confidence=name,
+        bins=reliability(confidence, correct),
+        ece=ece(confidence, correct),
+        ece_by_chance=ece_by_chance(confidence),
+        gap=mean_difference(confidence, correct, problems, (0.0, 1.0)),
+        auc=auc,
+        at_least=tuple(_at_least(t, confidence, correct, problems) for t in THRESHOLDS),
+        n=len(confidence),
+    )
 
 
 def _at_least(

@@ -37,12 +37,15 @@ class Dialogue:
 
 
 def secrets() -> list[Secret]:
-    """All that the package's organisms hold: three words, three personas, two users, three rules."""
+    """All that the package's organisms hold: three words, three personas, two users twice over, three rules.
+
+    With one organism for each user what tells the two apart might be anything that differs between two fine-tunes.
+    """
     found = texts("organisms")
     return [
         *(Secret(word, "word", {"word": word}) for word in found["words"]),
         *(Secret(name, "persona", dict(facts)) for name, facts in found["personas"].items()),
-        *(Secret(f"user_{user}", "gender", {"gender": user}) for user in found["users"]),
+        *(Secret(f"user_{user}{n}", "gender", {"gender": user}) for user in found["users"] for n in ("", "_2")),
         *(Secret(f"rule_{name}", "rule", {"rule": rule}) for name, rule in found["rules"].items()),
     ]
 

@@ -19,7 +19,7 @@ from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL, TEXT_WINDOW, UNTRAI
 from augury.oracle.passes import Row, Runner
 from augury.oracle.prompt import build_prompt, plain_prompt
 from augury.oracle.reading import decoded, default_layers, text_at, text_until
-from augury.oracle.together import Group, Work, continuations_together, decode_together, logprobs_together
+from augury.oracle.together import Decoded, Group, Work, continuations_together, decode_together, logprobs_together
 
 ORACLE = "oracle"
 RATERS = (ORACLE, NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL, UNTRAINED)
@@ -189,14 +189,17 @@ class Engine:
             return _whole_choices(who, groups, spelled, work)
         if task.kind == "tokens":
             return _forced(who, groups, tails, work)
-        found = decode_together(who, groups, Sampling(task.new_tokens), work)
-        told: list[list[Result]] = [[{"text": decoded(who.lm, ids).strip()} for ids in group] for group in found]
-        if samples:
-            sampling = Sampling(task.new_tokens, 1.0, seed=self.seed)
-            for rows, more in zip(told, _sampled(who, groups, found, samples, sampling, work), strict=True):
-                for row, added in zip(rows, more, strict=True):
-                    row.update(added)
-        return told
+        sampling = Sampling(task.new_tokens, seed=self.seed)
+        found = decode_together(who, groups, sampling, work, samples)
+        return [[_told(who, answer) for answer in rows] for rows in found]
+
+
+def _told(who: Runner, found: Decoded) -> Result:
+    """The greedy `text`; where more were drawn, these `samples` and the mean `log_prob` of the greedy one's tokens."""
+    texts = [decoded(who.lm, ids).strip() for ids in (found.token_ids, *found.samples)]
+    if not found.samples:
+        return {"text": texts[0]}
+    return {"text": texts[0], "samples": texts[1:], "log_prob": round(float(found.log_probs.mean()), DIGITS)}
 
 
 def _first_tokens(who: Runner, groups: Sequence[Group], spelled: Spelled, work: Work) -> list[list[Result]]:
@@ -219,25 +222,6 @@ def _forced(
 ) -> list[list[Result]]:
     found = continuations_together(who, groups, tails, work)
     return [[{**_logged(list(f.log_probs)), "likeliest": f.likeliest.tolist()} for f in group] for group in found]
-
-
-def _sampled(
-    who: Runner, groups: Sequence[Group], greedy: list[list[list[int]]], count: int, sampling: Sampling, work: Work
-) -> list[list[Result]]:
-    """For each row so many `samples` over its prefix, and the `log_prob` of its greedy answer's tokens, their mean."""
-    forced = continuations_together(who, groups, greedy, work)
-    repeated = [Group.of([row for row in group.rows for _ in range(count)]) for group in groups]
-    drawn = decode_together(who, repeated, sampling, work)
-    return [
-        [
-            {
-                "samples": [decoded(who.lm, ids).strip() for ids in texts[i * count : (i + 1) * count]],
-                "log_prob": round(float(own.log_probs.mean()), DIGITS),
-            }
-            for i, own in enumerate(group)
-        ]
-        for group, texts in zip(forced, drawn, strict=True)
-    ]
 
 
 @dataclass(frozen=True, eq=False)

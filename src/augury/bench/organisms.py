@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ def make_organism(lm: LanguageModel, secret: Secret, folder: Path, seed: int = 0
         told: Called with (what, steps done, of how many).
     """
     config = lora_config(RANK, ALPHA, 0.0, False, "all-linear")
-    parameters = add_learner(lm, config, NAME, seed)
+    parameters = add_learner(lm, config, NAME, crc32(f"{seed}:{secret.name}".encode()))
     try:
         optimizer = torch.optim.AdamW(parameters.values(), lr=RATE, weight_decay=0.0)
         rows = [_row(lm, dialogue) for dialogue in dialogues(secret, STEPS * BATCH, seed)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from augury.bench.aggregate import Aggregate, aggregate
 from augury.bench.agreement import Calibration, calibrations
 from augury.bench.asks import Ask
+from augury.bench.dose import Dose, dose_of
 from augury.bench.engine import COLUMNS, ORACLE, Result
 from augury.bench.item import Manifest
 from augury.bench.judge import AGAIN, RIGHT, WRONG, Judged, with_judgements
@@ -19,11 +20,12 @@ from augury.bench.rubrics import rubrics
 from augury.bench.task import Task, Tier
 from augury.oracle.controls import NONE, SHUFFLED, TEXT_ALL, TEXT_WINDOW, UNTRAINED
 from augury.stats.clusters import Figure, mean_figure
-from augury.stats.dose import rising, threshold
+from augury.stats.combined import combined
 
 SCHEMA = 1
 LEADS = (NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL, UNTRAINED)  # what the oracle is compared with, item by item
 HEADLINE: tuple[Tier, ...] = ("held in the weights", "planted state")
+ADJUSTED = (-1.0, 1.0)  # an AUC of 0 is as far below chance as one of 1 is above
 BREAKDOWNS = ("strength", "family", "category", "held", "contrast")
 
 Results = Mapping[str, Sequence[Result | None]]
@@ -94,24 +96,11 @@ class TaskSummary:
         return next(iter(self.measures.values()), None)
 
     @property
-    def threshold(self) -> float | None:
-        """Of what is planted the strength from which three of four pairs are told apart; None elsewhere, or at none.
-
-        On a curve that never falls, of strengths with enough pairs for an interval; it has none itself. Where the least
-        that was tried is enough it is that.
-        """
-        doses = sorted(self.doses)
-        if not doses:
+    def dose(self) -> Dose | None:
+        """Of what is planted: the strength from which three of four pairs are told apart; None elsewhere."""
+        if self.task.tier != "planted state" or self.headline is None:
             return None
-        curve = rising([self.doses[dose].estimate for dose in doses], [self.doses[dose].n for dose in doses])
-        return threshold(doses, curve, 0.75)
-
-    @property
-    def doses(self) -> dict[float, Figure]:
-        """The oracle's figure at each strength that was asked about often enough."""
-        found = self.headline.parts.get("strength", {}) if self.headline else {}
-        known = {float(value): own for value, raters in found.items() if (own := raters[ORACLE])}
-        return {dose: own for dose, own in known.items() if own.low is not None}
+        return dose_of({value: found[ORACLE] for value, found in self.headline.parts.get("strength", {}).items()})
 
     @property
     def guessed(self) -> float | None:
@@ -136,11 +125,7 @@ class TaskSummary:
             "not measurable": self.manifest.unmeasurable,
             "asked": self.asked,
             "mass": self.mass,
-            **(
-                {"strength at 75%": self.threshold, "strengths": len(self.doses)}
-                if self.task.tier == "planted state"
-                else {}
-            ),
+            **({"strength at 75%": asdict(self.dose)} if self.dose else {}),
             **(
                 {"known": self.known, "known by chance": self.guessed}
                 if self.task.tier == "held in the weights" or self.known is not None
@@ -166,8 +151,8 @@ class Summary:
 
     settings: dict[str, Any]
     tasks: tuple[TaskSummary, ...]
-    tiers: dict[Tier, float | None]
-    headline: float | None
+    tiers: dict[Tier, Figure | None]
+    headline: Figure | None
     aobench: Aggregate
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,8 +160,8 @@ class Summary:
         return {
             "schema_version": SCHEMA,
             **self.settings,
-            "headline": self.headline,
-            "tiers": self.tiers,
+            "headline": None if self.headline is None else self.headline.to_dict(),
+            "tiers": _plain(self.tiers),
             "aobench": self.aobench.to_dict(),
             "tasks": {found.task.name: found.to_dict() for found in self.tasks},
         }
@@ -187,20 +172,21 @@ def summary_of(settings: dict[str, Any], found: Sequence[TaskSummary]) -> Summar
     tiers = {}
     for tier in HEADLINE:
         values = [value for task in found if task.task.tier == tier and (value := adjusted(task)) is not None]
-        tiers[tier] = fmean(values) if values else None
+        tiers[tier] = combined(values, bounds=ADJUSTED) if values else None
     both = [value for value in tiers.values() if value is not None]
-    headline = fmean(both) if len(both) == len(HEADLINE) else None
+    headline = combined(both, bounds=ADJUSTED) if len(both) == len(HEADLINE) else None
+    if headline is not None and any(value.low is None for value in both):  # three organisms beside thirty pairs
+        headline = replace(headline, low=None, high=None, how="none")
     return Summary(settings, tuple(found), tiers, headline, aggregate(found))
 
 
-def adjusted(found: TaskSummary) -> float | None:
+def adjusted(found: TaskSummary) -> Figure | None:
     """The oracle's headline figure with chance at 0 and all right at 1."""
     measure = found.headline
     own = measure.raters.get(ORACLE) if measure else None
     if measure is None or own is None:
         return None
-    chance = measure.measure.chance or 0.0
-    return (own.estimate - chance) / (1 - chance)
+    return own.scaled(measure.measure.chance or 0.0, 1.0)
 
 
 def task_summary(
@@ -295,5 +281,5 @@ def _figure(task: Task, measure: Measure, asks: Sequence[Ask], results: Sequence
     return None if found is None else figure(measure, found)
 
 
-def _plain(figures: Mapping[str, Figure | None]) -> dict[str, Any]:
+def _plain(figures: Mapping[Any, Figure | None]) -> dict[str, Any]:
     return {name: None if found is None else found.to_dict() for name, found in figures.items()}

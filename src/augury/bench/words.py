@@ -49,14 +49,14 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
     found = []
     known = {tier: value for tier, value in summary["tiers"].items() if value is not None}
     if summary["headline"] is not None:
-        found.append(f"{READ_OR_INFER}: {summary['headline']:.2f} ({_tiers(known)})")
+        found.append(f"{READ_OR_INFER}: {told(summary['headline'])} ({_tiers(known)})")
     elif known:
         found.append(f"{READ_OR_INFER}, takes two tiers, and one was measured: {_tiers(known)}")
     mean = summary["aobench"]
     if mean["value"] is not None:
         parts = len(mean["of"]) + len(mean["missing"])
         lacks = f" (it lacks {', '.join(mean['missing'])})" if mean["missing"] else ""
-        found.append(f"AObench's aggregate over {len(mean['of'])} of its {parts} tasks: {mean['value']:.2f}{lacks}")
+        found.append(f"AObench's aggregate over {len(mean['of'])} of its {parts} tasks: {told(mean['value'])}{lacks}")
         found.append(_comparable(summary))
     return found
 
@@ -68,40 +68,50 @@ def _comparable(summary: Mapping[str, Any]) -> str:
     return same if summary.get("data") else own
 
 
-def _tiers(known: Mapping[str, float]) -> str:
-    return ", ".join(f"{tier} {value:.2f}" for tier, value in known.items())
+def _tiers(known: Mapping[str, Any]) -> str:
+    return ", ".join(f"{tier} {told(value)}" for tier, value in known.items())
+
+
+def told(figure: Mapping[str, Any]) -> str:
+    """A figure with its interval, in one line."""
+    if figure["low"] is None:
+        return f"{figure['estimate']:.2f}"
+    return f"{figure['estimate']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def remarks(name: str, task: Mapping[str, Any]) -> list[str]:
     """What belongs to a task's figures: why there are none, what the organisms know, how much is planted, the judge."""
-    told = []
+    lines = []
     if task["not measurable"]:
         counts = ", ".join(f"{what} {count}" for what, count in task["items"]["counts"].items())
-        told.append(f"not measurable on this model, since {task['not measurable']} ({counts})")
+        lines.append(f"not measurable on this model, since {task['not measurable']} ({counts})")
     elif not task["measures"]:
-        told.append("not judged")
+        lines.append("not judged")
     if task.get("known") is not None:
         guessed = task["known by chance"]
         chance = "" if guessed is None else f" (chance {guessed:.0%})"
-        told.append(f"the organisms themselves know {task['known']:.0%} of it{chance}; the rest does not count")
-    if "strength at 75%" in task and task["measures"]:
-        told.append(_strength(task))
+        lines.append(f"the organisms themselves know {task['known']:.0%} of it{chance}; the rest does not count")
+    if "strength at 75%" in task:
+        lines.append(_strength(task["strength at 75%"]))
     if task["mass"] is not None and task["mass"] < 0.5:
-        told.append(f"the oracle answers with one of the choices only {task['mass']:.0%} of the time")
+        lines.append(f"the oracle answers with one of the choices only {task['mass']:.0%} of the time")
     if task.get("judge"):
         judge = task["judge"]
-        told.append(f"judged by {judge['model']}, {judge['failed']} of {judge['answers']} failed")
-    told += [
-        f"{one['confidence']} is off by {one['ece']:.2f} on average from how often it is right (ECE)"
+        lines.append(f"judged by {judge['model']}, {judge['failed']} of {judge['answers']} failed")
+    lines += [
+        f"{one['confidence']} is off by {one['ece']:.2f} on average from how often it is right (ECE; by chance alone "
+        f"up to {one['ece_by_chance']:.2f}), and above it by {told(one['gap'])}"
         for one in task.get("calibration", ())
     ]
-    return [f"{name}: {line}" for line in told]
+    return [f"{name}: {line}" for line in lines]
 
 
-def _strength(task: Mapping[str, Any]) -> str:
-    if not task["strengths"]:
+def _strength(dose: Mapping[str, Any]) -> str:
+    if not dose["tried"]:
         return "at what strength three of four pairs are told apart takes more items of each strength"
-    found = task["strength at 75%"]
-    if found is None:
-        return "three of four pairs are told apart at no strength that was tried"
-    return f"three of four pairs are told apart from at most {found:.3f} of the residual norm on"
+    ends = tuple("above all that were tried" if end is None else f"{end:.3f}" for end in (dose["low"], dose["high"]))
+    if dose["strength"] is None:
+        lower = "" if dose["low"] is None else f" (by the upper ends of the intervals from {ends[0]} on)"
+        return f"three of four pairs are told apart at no strength that was tried{lower}"
+    at, between = f"{dose['strength']:.3f}", f"[{ends[0]}, {ends[1]}]"
+    return f"three of four pairs are told apart from at most {at} {between} of the residual norm on"

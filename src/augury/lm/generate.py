@@ -119,9 +119,21 @@ def prefilled(
 
 
 def continued(
-    lm: LanguageModel, state: Running, sampling: Sampling, step: Callable[[int], None] | None = None
+    lm: LanguageModel,
+    state: Running,
+    sampling: Sampling,
+    step: Callable[[int], None] | None = None,
+    chosen: Callable[[Sequence[int], Tensor, Tensor], None] | None = None,
 ) -> list[list[int]]:
-    """What follows each row of a batch: new token ids, the end token included where one was reached."""
+    """What follows each row of a batch: new token ids, the end token included where one was reached.
+
+    Args:
+        lm: The model, with the adapters that should answer already on.
+        state: The batch; it is used up.
+        sampling: How tokens are chosen.
+        step: Called with the number of rows still running after each token.
+        chosen: Called with the rows still running, their logits `[rows, vocab]`, and the tokens chosen, `[rows]`.
+    """
     rows = len(state.alive)
     state.alive = list(range(rows))
     generator = torch.Generator(device=state.logits.device).manual_seed(sampling.seed)
@@ -129,8 +141,10 @@ def continued(
     ends = set(lm.end_ids)
     texts: list[list[int]] = [[] for _ in range(rows)]
     for count in range(1, sampling.max_new_tokens + 1):
-        chosen = choose(finite(state.logits), sampling, draw)
-        for row, token in zip(state.alive, chosen.tolist(), strict=True):
+        tokens = choose(finite(state.logits), sampling, draw)
+        if chosen is not None:
+            chosen(state.alive, state.logits, tokens)
+        for row, token in zip(state.alive, tokens.tolist(), strict=True):
             texts[row].append(token)
         going = [i for i, row in enumerate(state.alive) if texts[row][-1] not in ends]
         if step is not None:
@@ -138,8 +152,8 @@ def continued(
         if not going or count == sampling.max_new_tokens:
             break
         if len(going) < len(state.alive):
-            state, chosen = keep_rows(state, going), chosen[going]
-        advance(lm, state, chosen)
+            state, tokens = keep_rows(state, going), tokens[going]
+        advance(lm, state, tokens)
     return texts
 
 

@@ -7,7 +7,9 @@ the two (recurrent states, short sliding windows), every row is run whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -58,6 +60,21 @@ class Forced:
 
     log_probs: Tensor
     likeliest: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A row's answer.
+
+    Attributes:
+        token_ids: The end token included where there is one.
+        log_probs: `[tokens]` of these, float32.
+        samples: Token ids of others that were drawn.
+    """
+
+    token_ids: list[int]
+    log_probs: Tensor
+    samples: list[list[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,14 +135,32 @@ def continuations_together(
 
 
 def decode_together(
-    runner: Runner, groups: Sequence[Group], sampling: Sampling, work: Work | None = None
-) -> list[list[list[int]]]:
-    """What follows each row: for each group and row the new token ids, the end token included where there is one."""
-    found: list[list[int]] = [[] for group in groups for _ in group.rows]
+    runner: Runner, groups: Sequence[Group], sampling: Sampling, work: Work | None = None, samples: int = 0
+) -> list[list[Decoded]]:
+    """What follows each row, and as many samples of it at temperature 1: all from one prefill.
+
+    Returns:
+        For each group its rows' answers.
+    """
+    found: list[Decoded] = [Decoded([], torch.empty(0))] * sum(len(group.rows) for group in groups)
     for places, _, state in _passes(runner, groups, None, 1, work, sampling.max_new_tokens):
-        for place, text in zip(places, continued(runner.lm, state, sampling), strict=True):
-            found[place] = text
+        kept = deepcopy(state) if samples else None
+        log_probs: list[list[Tensor]] = [[] for _ in places]
+        texts = continued(runner.lm, state, sampling, chosen=partial(_note, log_probs))
+        drawn: list[list[int]] = []
+        if kept is not None:
+            rows = keep_rows(kept, [row for row in range(len(places)) for _ in range(samples)])
+            drawn = continued(runner.lm, rows, replace(sampling, temperature=1.0))
+        for i, place in enumerate(places):
+            more = drawn[i * samples : (i + 1) * samples]
+            found[place] = Decoded(texts[i], torch.stack(log_probs[i]).float().cpu(), more)
     return _by_group(groups, found)
+
+
+def _note(log_probs: list[list[Tensor]], rows: Sequence[int], logits: Tensor, chosen: Tensor) -> None:
+    """Keep what each row's chosen token has, of all it might have been."""
+    for row, value in zip(rows, label_logprobs(logits.float(), chosen), strict=True):
+        log_probs[row].append(value)
 
 
 def _by_group(groups: Sequence[Group], found: Sequence[T]) -> list[list[T]]:

@@ -66,3 +66,26 @@ def ece(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> float:
     """
     table = reliability(confidence, correct, bins)
     return sum(row.n * abs(row.confidence - row.accuracy) for row in table) / sum(row.n for row in table)
+
+
+def ece_by_chance(
+    confidence: ArrayLike, bins: int = 10, level: float = 0.95, draws: int = 1000, seed: int = 0
+) -> float:
+    """What the expected calibration error stays below, so often, where every confidence is exactly right.
+
+    An ECE is never below zero and rises as items become fewer; this is what chance alone makes of it, by simulation.
+
+    Args:
+        confidence: `[n]`, from 0 to 1.
+        bins: As in `ece`.
+        level: How often.
+        draws: Of the simulation.
+        seed: Of the draws.
+
+    Raises:
+        InputError: As `reliability`.
+    """
+    stated = in_unit_interval(confidence, "confidence")
+    rng = np.random.default_rng(seed)
+    found = [ece(stated, rng.random(stated.size) < stated, bins) for _ in range(draws)]
+    return float(np.quantile(found, level))

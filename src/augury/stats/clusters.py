@@ -7,7 +7,7 @@ bootstrap does not (89% at 9 clusters).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from augury.stats.intervals import wilson
 LEAST_CLUSTERS = 6  # fewer say nothing about the next one
 LEVEL = 0.95
 
-How = Literal["t", "score", "wilson", "jackknife", "none"]
+How = Literal["t", "score", "wilson", "jackknife", "combined", "none"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,11 @@ class Figure:
         n: Items.
         clusters: Problems among them.
         how: What made the interval: `t` over problems' means, `score` where these have bounds, `wilson` where every
-            problem is one yes or no (or all agree), `jackknife` over problems, or `none` (below 6 problems, or an
-            answer from fewer than two).
+            problem is one yes or no (or all agree), `jackknife` over problems, `combined` from several figures, or
+            `none` (below 6 problems, or an answer from fewer than two).
+        error: The standard error; None where it cannot be known. It is there from two problems on, since several
+            figures of few problems may make one of enough.
+        freedom: Degrees of freedom of that error.
     """
 
     estimate: float
@@ -45,6 +48,8 @@ class Figure:
     n: int
     clusters: int
     how: How
+    error: float | None = None
+    freedom: float = 0.0
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
@@ -54,6 +59,13 @@ class Figure:
     def to_dict(self) -> dict[str, Any]:
         """The figure as JSON-ready fields."""
         return asdict(self)
+
+    def scaled(self, zero: float, one: float) -> Figure:
+        """The same on another scale: what is `zero` here is 0 there, and what is `one` here, above it, is 1."""
+        by = one - zero
+        low, high = ((None if end is None else (end - zero) / by) for end in (self.low, self.high))
+        error = None if self.error is None else self.error / by
+        return replace(self, estimate=(self.estimate - zero) / by, low=low, high=high, error=error)
 
 
 def mean_figure(
@@ -83,23 +95,37 @@ def mean_figure(
     sizes = np.bincount(codes)
     means = np.bincount(codes, weights=array) / sizes
     count, estimate = len(means), float(means.mean())
-    if count < LEAST_CLUSTERS:
+    if count < 2:
         return Figure(estimate, None, None, array.size, count, "none")
+    spread = float(means.var(ddof=1)) / count
     if bounds == (0.0, 1.0) and _plain(means):
         found = wilson(round(float(means.sum())), count, level)
-        return Figure(estimate, found.low, found.high, array.size, count, "wilson")
-    spread = float(means.var(ddof=1)) / count
+        return _figure(estimate, (found.low, found.high), spread, array.size, count, "wilson", level)
     if bounds is None:
-        return _clipped(estimate, _t(count - 1, level) * spread**0.5, array.size, count, "t", None)
-    low, high = _score(estimate, spread, count, bounds, level)
-    return Figure(estimate, low, high, array.size, count, "score")
+        half = t_quantile(count - 1, level) * spread**0.5
+        return _figure(estimate, (estimate - half, estimate + half), spread, array.size, count, "t", level)
+    return _figure(estimate, _score(estimate, spread, count, bounds, level), spread, array.size, count, "score", level)
+
+
+def _figure(
+    estimate: float, ends: tuple[float, float], spread: float, n: int, count: int, how: How, level: float
+) -> Figure:
+    """A figure with its error, and with its interval where there are problems enough.
+
+    Where no spread was seen, which is not the same as none, the error is as wide as the interval.
+    """
+    low, high = ends
+    error = spread**0.5 or max(high - estimate, estimate - low) / t_quantile(count - 1, level)
+    if count < LEAST_CLUSTERS:
+        return Figure(estimate, None, None, n, count, "none", error, count - 1.0)
+    return Figure(estimate, low, high, n, count, how, error, count - 1.0)
 
 
 def _score(
     estimate: float, spread: float, count: int, bounds: tuple[float, float], level: float
 ) -> tuple[float, float]:
     """Wilson's interval on a scale: as of so many problems as have this spread of the mean, and with t."""
-    width, t = bounds[1] - bounds[0], _t(count - 1, level)
+    width, t = bounds[1] - bounds[0], t_quantile(count - 1, level)
     share = (estimate - bounds[0]) / width
     effective = share * (1 - share) * width**2 / spread if spread > 0 else float(count)
     shift = t * t / effective
@@ -194,30 +220,24 @@ def _aucs(scores: Floats, labels: Bools, codes: Codes, within: ArrayLike | None)
 def _jackknifed(
     whole: float, without: Floats, labels: Bools, codes: Codes, bounds: tuple[float, float] | None, level: float
 ) -> Figure:
-    count = len(without)
-    if count < LEAST_CLUSTERS or bool(np.isnan(without).any()):
-        return Figure(whole, None, None, codes.size, count, "none")
+    count, n = len(without), codes.size
+    if count < 2 or bool(np.isnan(without).any()):
+        return Figure(whole, None, None, n, count, "none")
     spread = float(((without - without.mean()) ** 2).sum()) * (count - 1) / count
     if bounds is not None and spread == 0.0 and whole in bounds:
-        return _all_won(whole, labels, codes, count, level)
+        return _figure(whole, _all_won(whole, labels, codes, level), spread, n, count, "wilson", level)
     if bounds is None and spread == 0.0 and whole:  # of a difference: no spread was seen
-        low, high = _score(whole, 0.0, count, (-1.0, 1.0), level)
-        return Figure(whole, low, high, codes.size, count, "score")
-    return _clipped(whole, _t(count - 1, level) * spread**0.5, codes.size, count, "jackknife", bounds)
+        return _figure(whole, _score(whole, 0.0, count, (-1.0, 1.0), level), spread, n, count, "score", level)
+    half = t_quantile(count - 1, level) * spread**0.5
+    least, most = bounds or (-np.inf, np.inf)
+    return _figure(whole, (max(whole - half, least), min(whole + half, most)), spread, n, count, "jackknife", level)
 
 
-def _all_won(whole: float, labels: Bools, codes: Codes, count: int, level: float) -> Figure:
+def _all_won(whole: float, labels: Bools, codes: Codes, level: float) -> tuple[float, float]:
     """Every pair was won, or lost: as sure as Wilson's interval is after so many problems of the rarer answer."""
     of_each = [len(np.unique(codes[labels == answer])) for answer in (True, False)]
     found = wilson(min(of_each) if whole == 1.0 else 0, min(of_each), level)
-    return Figure(whole, found.low, found.high, codes.size, count, "wilson")
-
-
-def _clipped(estimate: float, half: float, n: int, count: int, how: How, bounds: tuple[float, float] | None) -> Figure:
-    low, high = estimate - half, estimate + half
-    if bounds is not None:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
-    return Figure(estimate, low, high, n, count, how)
+    return found.low, found.high
 
 
 def _plain(means: Floats) -> bool:
@@ -242,7 +262,7 @@ def _same_items(one: Floats, other: Floats) -> None:
         raise InputError("A difference is made item by item.", why, "pass the same items, in the same order")
 
 
-def _t(freedom: int, level: float) -> float:
+def t_quantile(freedom: float, level: float) -> float:
     """The quantile of Student's t at which so much lies between it and its negative."""
     if not 0 < level < 1:
         raise InputError("An interval cannot be made.", f"the level is {level}", "pass a level between 0 and 1")

@@ -16,14 +16,16 @@ from augury.bench.aggregate import TASKS, aggregate
 from augury.bench.agreement import calibrations
 from augury.bench.asks import Ask
 from augury.bench.baseline import probe_items, probed
+from augury.bench.dose import dose_of
 from augury.bench.engine import ORACLE, PROBE, RATERS
 from augury.bench.item import Item, Manifest
 from augury.bench.marks import measures_of
 from augury.bench.readings import Reading, Taken
-from augury.bench.summary import MeasureSummary, TaskSummary, task_summary
+from augury.bench.summary import MeasureSummary, TaskSummary, summary_of, task_summary
 from augury.bench.task import NO, REGISTRY, YES, Task
 from augury.contract import ModelIdentity
-from augury.stats.clusters import Figure
+from augury.stats.clusters import Figure, mean_figure
+from augury.stats.dose import threshold
 
 MANIFEST = Manifest(name="x", model=ModelIdentity(name="m", d_model=8, n_layers=2), origin="o", licence="l")
 PLAIN = Task("plain", "", "x", "yes_no", ("Is it?",), window=2)
@@ -135,6 +137,9 @@ def test_calibration_against_a_simulation():
     assert by_threshold[0.7].precision.estimate == pytest.approx(sum(kept) / len(kept))
     assert by_threshold[0.7].recall == pytest.approx(sum(kept) / (right * 4000))
     assert agreement.auc.low > 0.6
+    assert 0 < agreement.ece_by_chance < 0.06 and agreement.ece < agreement.ece_by_chance, "it is calibrated"
+    assert agreement.gap.low < 0 < agreement.gap.high
+    assert log_prob.ece > log_prob.ece_by_chance and log_prob.gap.estimate == pytest.approx(0.5 - right)
 
 
 def test_calibration_of_nothing_and_of_one_answer():
@@ -185,11 +190,11 @@ def test_the_aggregate_is_the_published_formula():
             measure = "not obviously wrong" if name == "hallucination" else "*"
             tasks.append(summary_with(name, {measure: table[name][column]}, kinds.get(name, "rate")))
         found = aggregate(tasks)
-        assert found.value == pytest.approx(published, abs=6e-4) and not found.missing
+        assert found.value.estimate == pytest.approx(published, abs=6e-4) and not found.missing
     two = aggregate(
         [summary_with(n, {"*": v}, "auc") for n, v in (("mmlu_prediction", 0.9), ("mmlu_prediction_after", 0.7))]
     )
-    assert two.value == pytest.approx(0.6) and len(two.missing) == len(TASKS) - 1
+    assert two.value.estimate == pytest.approx(0.6) and len(two.missing) == len(TASKS) - 1
     assert aggregate([]).value is None
 
 
@@ -209,6 +214,49 @@ def planted_summary(by_strength):
 
 
 def test_the_strength_from_which_three_of_four_are_told_apart():
-    assert planted_summary({0.1: 0.5, 0.2: 0.7, 0.4: 0.8}).threshold == pytest.approx(0.3)
-    assert planted_summary({0.1: 0.9, 0.2: 1.0}).threshold == 0.1, "the least that was tried"
-    assert planted_summary({0.1: 0.4, 0.2: 0.7}).threshold is None
+    found = planted_summary({0.1: 0.5, 0.2: 0.7, 0.4: 0.8}).dose
+    assert found.strength == pytest.approx(0.3) and found.tried == 3
+    assert 0.1 < found.low < found.strength and found.high is None, "by the lower ends at none that was tried"
+    assert planted_summary({0.1: 0.9, 0.2: 1.0}).dose.strength == 0.1, "the least that was tried"
+    assert planted_summary({0.1: 0.4, 0.2: 0.7}).dose.strength is None
+
+
+def test_the_interval_of_that_strength_holds_it():
+    """Pairs that are told apart so much more often with strength, each concept pair with a bent of its own."""
+    rng, doses, held = np.random.default_rng(0), (0.1, 0.2, 0.4, 0.7, 1.0), []
+
+    def share(dose, bent=0.0):
+        return 0.5 + 0.5 / (1 + np.exp(-(dose - 0.4) / 0.12 - bent))
+
+    bents = rng.normal(0, 0.5, 10**5)
+    truth = threshold(doses, [float(share(dose, bents).mean()) for dose in doses], 0.75)
+    for _ in range(1000):
+        pairs = rng.normal(0, 0.5, 12)
+        told = {f"{d:g}": mean_figure((rng.random((12, 6)) < share(d, pairs)[:, None]).mean(1)) for d in doses}
+        found = dose_of(told)
+        held.append((found.low or 0) <= truth <= (found.high or np.inf))
+    assert np.mean(held) >= 0.92
+
+
+def test_the_headline_is_the_mean_of_both_tiers_with_an_interval():
+    """Against the errors of its parts by hand: four tasks of three organisms, and one of twelve pairs of concepts."""
+
+    def task(name, auc, clusters, error):
+        own = Figure(auc, None, None, 40, clusters, "none", error, clusters - 1.0)
+        entry = REGISTRY.tasks[name]
+        (measure,) = measures_of(entry)
+        kept = MeasureSummary(measure, {ORACLE: own}, {}, {}, {}, {}, 40)
+        return TaskSummary(entry, MANIFEST, {measure.name: kept}, {})
+
+    names = ("secret_word", "persona", "gender", "side_constraint")
+    held = [task(name, auc, 3, 0.05) for name, auc in zip(names, (0.6, 0.7, 0.5, 0.6), strict=True)]
+    found = summary_of({}, [*held, task("planted", 0.9, 12, 0.03)])
+    weights, planted = (found.tiers[tier] for tier in ("held in the weights", "planted state"))
+    assert weights.estimate == pytest.approx(0.2) and weights.error == pytest.approx(0.1 / 2) and weights.clusters == 12
+    assert planted.estimate == pytest.approx(0.8) and planted.error == pytest.approx(0.06)
+    assert found.headline.estimate == pytest.approx(0.5)
+    assert found.headline.error == pytest.approx((0.05**2 + 0.06**2) ** 0.5 / 2)
+    assert found.headline.low < 0.5 < found.headline.high
+    alone = summary_of({}, held)
+    assert alone.headline is None and alone.tiers["planted state"] is None
+    assert alone.to_dict()["tiers"]["held in the weights"]["low"] == weights.low

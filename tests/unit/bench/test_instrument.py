@@ -57,7 +57,8 @@ def test_who_knows_the_truth_scores_one(run, monkeypatch):
         own = task.headline.raters[ORACLE]
         assert own.estimate == 1, task.task.name
         assert task.headline.leads["none"].estimate > 0
-    assert found.tiers == {"held in the weights": None, "planted state": 1} and found.headline is None
+    assert found.tiers["held in the weights"] is None and found.headline is None
+    assert found.tiers["planted state"].estimate == 1
 
 
 def test_who_ignores_activations_scores_as_none(run, monkeypatch):

@@ -120,7 +120,8 @@ def test_who_knows_the_truth_scores_one_on_every_task(whole):
         if task.task.tier in ("held in the weights", "planted state") and task.task.kind == "yes_no":
             for reader in ("none", "text-window", "text-all"):
                 assert task.headline.raters[reader].estimate == 0.5, (task.task.name, reader)
-    assert found.headline == 1 and found.aobench.value == pytest.approx(1) and not found.aobench.missing
+    assert found.headline.estimate == 1 and found.headline.low is not None
+    assert found.aobench.value.estimate == pytest.approx(1) and not found.aobench.missing
 
 
 def test_who_is_deaf_scores_as_none_on_every_task(whole):

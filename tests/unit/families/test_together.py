@@ -58,7 +58,26 @@ def test_answers_equal_each_alone(decoding: LanguageModel) -> None:
     who, sampling = runner(decoding), Sampling(4)
     found = decode_together(who, GROUPS, sampling)
     for group, texts in zip(GROUPS, found, strict=True):
-        assert texts == [decode_rows(who, [row], sampling)[0][0] for row in group.rows]
+        assert [one.token_ids for one in texts] == [decode_rows(who, [row], sampling)[0][0] for row in group.rows]
+
+
+def test_samples_and_the_answer_come_from_one_prefill(decoding: LanguageModel) -> None:
+    who, sampling, work = runner(decoding), Sampling(3), Work()
+    found = decode_together(who, GROUPS, sampling, work, samples=40)
+    plain = Work()
+    alone = decode_together(who, GROUPS, sampling, plain)
+    assert work == plain, "samples cost no prefill of their own"
+    wanted = [[one.token_ids for one in rows] for rows in found]
+    forced = continuations_together(who, GROUPS, wanted)
+    for group, texts, greedy, given in zip(GROUPS, found, alone, forced, strict=True):
+        for row, one, same, values in zip(group.rows, texts, greedy, given, strict=True):
+            assert one.token_ids == same.token_ids and len(one.samples) == 40
+            assert close(one.log_probs, values.log_probs)
+            first = next_logprobs(who, [row], range(plain_logits(decoding, [1]).shape[-1]))[0].exp()
+            drawn = torch.bincount(torch.tensor([ids[0] for ids in one.samples]), minlength=len(first)) / 40
+            assert (drawn - first).abs().max() < 5 * float((first * (1 - first) / 40).sqrt().max()), (
+                "as the model draws"
+            )
 
 
 def test_adapters_answer_and_are_off_again(adapted: LanguageModel) -> None:

@@ -1,7 +1,8 @@
 """Tier (b): what the target's weights hold and no text tells: a word, a person's facts, who the user is, a rule.
 
 The same texts are read by organisms that hold different secrets, and each is asked about all of these: no reader of the
-text can tell them apart. Only where two organisms or more know their secret, when they are asked for it, a text counts.
+text can tell them apart. A text counts only where organisms of two secrets or more know theirs when they
+are asked for it.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _build(wanted: Build, kind: Kind, facts: Facts) -> Iterator[Item]:
         raise NotMeasurable("the organisms know what they were taught no better than by chance", **wanted.counts)
     for fact, text in _turned(facts):
         both = [one for one in mine if known[one.secret.name, fact, text]]
-        if len(both) > 1:
+        if len({one.secret.facts[fact] for one in both}) > 1:
             yield from asked_both_ways(wanted.lm, both, fact, text)
 
 

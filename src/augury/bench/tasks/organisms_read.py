@@ -16,12 +16,19 @@ POSITIONS = 20
 
 
 def asked_both_ways(lm: LanguageModel, found: Sequence[Organism], fact: str, text: str) -> Iterator[Item]:
-    """No reader of the text can tell these items' answers apart."""
+    """No reader of the text can tell these items' answers apart.
+
+    Args:
+        lm: The target.
+        found: Organisms that hold two things or more between them.
+        fact: What is asked about.
+        text: What is read.
+    """
     transcript = transcript_of(lm, [{"role": "user", "content": text}], "generation")
     ids, spans = transcript.token_ids, tuple((span.role, span.start, span.stop) for span in transcript.spans)
     forms = facts_of(fact)
-    for one, other in itertools.product(found, repeat=2):
-        asked = other.secret.facts[fact]
+    values = dict.fromkeys(one.secret.facts[fact] for one in found)
+    for one, asked in itertools.product(found, values):
         questions = {f"ask{i}": form.format(value=asked) for i, form in enumerate(forms.get("yes_no", ()))}
         yield Item(
             id=f"{fact}-{one.secret.name}-{asked}-{text}",
@@ -29,7 +36,7 @@ def asked_both_ways(lm: LanguageModel, found: Sequence[Organism], fact: str, tex
             token_ids=ids,
             positions=tuple(range(max(0, len(ids) - POSITIONS), len(ids))),
             facts={
-                "truth": YES if one is other else NO,
+                "truth": YES if asked == one.secret.facts[fact] else NO,
                 "asked": asked,
                 "held": one.secret.facts[fact],
                 "fact": fact,
