@@ -7,9 +7,10 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from augury.bench.item import Item, ItemSet, Manifest, read_items
+from augury.bench.item import Item, ItemSet, Manifest, read_items, read_manifest
 from augury.bench.organisms import fingerprint_of, organisms_folder
 from augury.bench.task import NO, YES, Build, Items, NotMeasurable, Task
+from augury.errors import InputError, NotFoundError
 from augury.lm import LanguageModel, transcript_of
 
 Told = Callable[[str, int, int], None]
@@ -67,11 +68,32 @@ def shipped_items(lm: LanguageModel, name: str, seed: int) -> ItemSet | None:
     place = resources.files("augury.bench").joinpath("shipped")
     with resources.as_file(place) as folder:
         for path in sorted(folder.glob(f"*/{name}.jsonl")):
-            found = read_items(path)
-            mine = found.manifest.model.weights_fingerprint == lm.identity.weights_fingerprint
-            if mine and found.manifest.made.get("seed") == seed:
-                return found
+            about = read_manifest(path)
+            mine = about.model.weights_fingerprint == lm.identity.weights_fingerprint
+            if mine and about.made.get("seed") == seed:
+                return read_items(path)
     return None
+
+
+def sets_in(folder: Path) -> dict[str, Path]:
+    """The sets of items in a folder, by the name that they have themselves, whatever their files are called.
+
+    Raises:
+        NotFoundError: There are none.
+        FormatError: A file holds no items.
+        InputError: Two hold the same set.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        name = read_manifest(path).name
+        if name in found:
+            why, instead = f"{found[name].name} and {path.name} both hold {name}", "leave one of them there"
+            raise InputError(f"It is not clear which items of {folder} are meant.", why, instead)
+        found[name] = path
+    if not found:
+        why = f"{folder} has no .jsonl file" if folder.is_dir() else f"{folder} is no folder"
+        raise NotFoundError("There are no items.", why, f"make some: augury bench build TASK -o {folder}/TASK.jsonl")
+    return found
 
 
 def _check_turns(lm: LanguageModel) -> None:

@@ -173,6 +173,20 @@ def read_items(path: Path) -> ItemSet:
     return ItemSet(manifest, tuple(items))
 
 
+def read_manifest(path: Path) -> Manifest:
+    """The first line of what `write_items` wrote.
+
+    Raises:
+        FormatError: It is no manifest.
+    """
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return Manifest.model_validate(json.loads(lines.readline())["manifest"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = f"its first line is no manifest: {' '.join(str(error).split())[:200]}"
+        raise FormatError(f"{path} holds no items.", why, "make it again with `augury bench build`") from error
+
+
 def _item(row: Mapping[str, Any], contexts: Sequence[Mapping[str, Any]]) -> Item:
     context = contexts[row["of"]]
     places = range(*row["positions"]) if row["whole"] else row["positions"]

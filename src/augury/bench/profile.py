@@ -19,8 +19,9 @@ class Profile:
         items: Items of a task, at most; 0: all there are.
         wordings: Wordings of its question, at most.
         sweep: Whether other windows are tried, in the first wording.
+        swept: Items that are asked at other windows, at most; 0: all that are asked.
         made: How many items a set is made with, about: probes are trained on more than the oracle is asked about.
-        opened: Items of a task with open answers, at most, each asked in one wording; 0: as of any other.
+        opened: Items of a task with open answers, at most, each asked in one wording at one window; 0: as of any other.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Profile:
     sweep: bool
     made: int = 400
     opened: int = 0
+    swept: int = 0
 
     def asks(self, task: Task, items: tuple[Item, ...]) -> list[Ask]:
         """What a task asks: every wording at its own window, and the first at the others."""
@@ -37,8 +39,9 @@ class Profile:
         most, wordings = (self.opened, 1) if few else (self.items, self.wordings)
         counted = [item for item in items if task.where(item)]
         chosen = _whole_problems(counted, most) if most else counted
-        others = [window for window in task.sweep if window != task.window] if self.sweep else []
-        return [*asks_of(task, chosen, [task.window], wordings), *asks_of(task, chosen, others, 1)]
+        others = [window for window in task.sweep if window != task.window] if self.sweep and not few else []
+        swept = _whole_problems(chosen, self.swept) if self.swept else chosen
+        return [*asks_of(task, chosen, [task.window], wordings), *asks_of(task, swept, others, 1)]
 
 
 def _whole_problems(items: list[Item], most: int) -> list[Item]:
@@ -55,7 +58,7 @@ PROFILES = {
         Profile(
             "quick", ("planted", "same_window", "number_prediction", "missing_info", "future_lens"), 80, 1, False, 80
         ),
-        Profile("core", None, 200, 3, sweep=True, opened=40),
+        Profile("core", None, 120, 3, sweep=True, opened=30, swept=48),
         Profile("all", None, 0, 99, sweep=True),
     )
 }

@@ -19,7 +19,7 @@ from augury.activations.versions import versions
 from augury.bench.asks import Ask
 from augury.bench.baseline import probe_items, probed
 from augury.bench.browse import shown
-from augury.bench.build import Told, build_items, published_items, shipped_items
+from augury.bench.build import Told, build_items, published_items, sets_in, shipped_items
 from augury.bench.conclude import ANSWERS, ITEMS, SETTINGS, SINGLE, conclude, judge_run, tasks_of, unmeasurable
 from augury.bench.engine import PROBE, RATERS, Engine
 from augury.bench.item import Item, ItemSet, check_model, read_items, write_items
@@ -57,6 +57,8 @@ class Bench:
         data: The user's folder of published items; None: they are made for the model.
         organisms: Where the target's organisms are, or are made; None: in the cache.
         judge: Who judges open answers; None: they are kept, and not judged.
+        items: A folder of sets that `augury bench build` made for the target; the others are those that ship for it,
+            or are made now.
     """
 
     profile: Profile
@@ -65,6 +67,7 @@ class Bench:
     data: Path | None = None
     organisms: Path | None = None
     judge: JudgeSettings | None = None
+    items: Path | None = None
 
     def chosen(self, registry: Registry) -> list[Task]:
         """The tasks, in order."""
@@ -98,6 +101,7 @@ def run_bench(
     chosen = bench.chosen(registry)
     why, instead = "another process holds its lock", "wait for it, or choose another -o"
     with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
+        _check_sets(bench, registry)
         tasks = _claim(oracle, bench, chosen, registry, out)
         done = Progressed(told, len(tasks))
         for name in dict.fromkeys(task.items for task in tasks):
@@ -108,6 +112,12 @@ def run_bench(
         shutil.rmtree(out / BLOCKS, ignore_errors=True)  # all of it stands in the answers
         opened = any(found.task.rubric and found.asked for found in summary.tasks)
         return judge_run(out, bench.judge, registry, told) if bench.judge is not None and opened else summary
+
+
+def _check_sets(bench: Bench, registry: Registry) -> None:
+    """A folder of items in which none is known would change nothing, and say nothing."""
+    for name in sets_in(bench.items) if bench.items is not None else ():
+        registry.items_of(name)
 
 
 def check_installed() -> None:
@@ -193,11 +203,15 @@ def _ask(
 
 
 def _items(lm: LanguageModel, bench: Bench, items: Items, path: Path, told: Told) -> ItemSet:
-    """Published items of the user's, those that ship for this model, or made now; kept beside the answers."""
+    """Items that the user has made, or published ones, or those that ship, or made now; kept beside the answers."""
     shipped = shipped_items(lm, items.name, bench.seed)
-    if bench.data is not None and items.load is None:
+    mine = sets_in(bench.items).get(items.name) if bench.items is not None else None
+    if bench.data is not None and items.load is None and mine is None:
         log.warning("%s: there are no published items of it, so they are made for this model", items.name)
-    if bench.data is not None and items.load is not None:
+    if mine is not None:
+        found = read_items(mine)
+        check_model(found, lm.identity)
+    elif bench.data is not None and items.load is not None:
         found = published_items(lm, items, bench.data, bench.seed, bench.organisms)
         check_model(found, lm.identity)
     elif shipped is not None:
@@ -251,6 +265,7 @@ def _settings(oracle: Oracle, bench: Bench, tasks: Sequence[Task]) -> dict[str, 
         "tasks": [task.name for task in tasks],
         "seed": bench.seed,
         "data": str(bench.data.resolve()) if bench.data else None,
+        "items": str(bench.items.resolve()) if bench.items else None,
         "versions": dict(versions()),
     }
 

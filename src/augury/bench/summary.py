@@ -39,7 +39,7 @@ class MeasureSummary:
         measure: What is measured.
         raters: Each rater's figure at the task's own window, all wordings together; None: there is none.
         leads: How far the oracle is ahead of each control, over the items both answered.
-        windows: By window, each rater's figure in the first wording.
+        windows: By window, each rater's figure in the first wording, over the items that were asked at all of them.
         wordings: By wording, the oracle's figure.
         parts: By a fact's name and value, each rater's figure.
         counted: Items that count.
@@ -225,9 +225,11 @@ def _measured(task: Task, measure: Measure, asks: Sequence[Ask], results: Result
 
     here = [asks[i] for i in own]
     at_own = {rater: [results[rater][i] for i in own] for rater in results}
+    first = [i for i, ask in enumerate(asks) if ask.wording == 0]
     leads = {name: compared(task, measure, here, at_own, ORACLE, name) for name in LEADS}
+    swept = {ask.item.id for ask in asks if ask.window != task.window}
     windows = {
-        window: by_rater([i for i, ask in enumerate(asks) if ask.window == window and ask.wording == 0])
+        window: by_rater([i for i in first if asks[i].window == window and asks[i].item.id in swept])
         for window in sorted({ask.window for ask in asks}, key=lambda window: (window == 0, window))
     }
     wordings = {

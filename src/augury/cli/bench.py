@@ -77,6 +77,10 @@ def run_tasks(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Published items, for the model that they are about.")
     ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Items of `augury bench build`, TASK.jsonl each; others are made."),
+    ] = None,
     judge: Judge = None,
     judge_model: JudgeModel = None,
     organisms: Annotated[
@@ -108,7 +112,7 @@ def run_tasks(
         raise InputError(f"There is no profile {profile!r}.", f"they are {', '.join(PROFILES)}", "name one of these")
     wanted = None if tasks is None else tuple(name.strip() for name in tasks.split(",") if name.strip())
     judged_by = _judge(judge, judge_model)
-    chosen = Bench(PROFILES[profile], wanted, seed, data, organisms, judged_by)
+    chosen = Bench(PROFILES[profile], wanted, seed, data, organisms, judged_by, items)
     chosen.chosen(REGISTRY)  # what can be refused is refused before a model is loaded
     check_installed()
     with working(f"loading {model}"):

@@ -20,6 +20,7 @@ from augury.bench.dose import dose_of
 from augury.bench.engine import ORACLE, PROBE, RATERS
 from augury.bench.item import Item, Manifest
 from augury.bench.marks import measures_of
+from augury.bench.profile import Profile
 from augury.bench.readings import Reading, Taken
 from augury.bench.summary import MeasureSummary, TaskSummary, summary_of, task_summary
 from augury.bench.task import NO, REGISTRY, YES, Task
@@ -260,3 +261,23 @@ def test_the_headline_is_the_mean_of_both_tiers_with_an_interval():
     alone = summary_of({}, held)
     assert alone.headline is None and alone.tiers["planted state"] is None
     assert alone.to_dict()["tiers"]["held in the weights"]["low"] == weights.low
+
+
+def test_windows_are_compared_over_the_items_that_were_asked_at_all_of_them():
+    """At its own window the later items are easier; the sweep must not show that as a gain of the window."""
+    task = replace(PLAIN, sweep=(1, 3), questions=("Is it?", "Is it so?"))
+    profile = Profile("p", None, 40, 2, sweep=True, swept=16)
+    found = items(60)
+    asks = profile.asks(task, tuple(found))
+    assert [len([a for a in asks if (a.window, a.wording) == at]) for at in ((2, 0), (2, 1), (1, 0), (3, 0))] == [
+        40, 40, 16, 16]  # fmt: skip
+    assert {ask.item.id for ask in asks if ask.window != 2} == {str(i) for i in range(16)}
+    results = [
+        {"log_probs": [1.0 if (ask.item.facts["truth"] == YES) == (int(ask.item.id) >= 16) else -1.0, 0.0]}
+        for ask in asks
+    ]
+    measure = task_summary(task, MANIFEST, asks, dict.fromkeys(RATERS, results)).headline
+    assert {window: by[ORACLE].estimate for window, by in measure.windows.items()} == {1: 0, 2: 0, 3: 0}
+    assert measure.raters[ORACLE].estimate > 0.5
+    opened = replace(profile, opened=8).asks(replace(task, kind="open"), tuple(found))
+    assert len(opened) == 8 and {(ask.window, ask.wording) for ask in opened} == {(2, 0)}

@@ -15,8 +15,9 @@ from augury.activations import Activations, Provenance, capture_vectors
 from augury.bench import organisms as organisms_room
 from augury.bench import readings as readings_room
 from augury.bench.asks import donors
+from augury.bench.build import build_items
 from augury.bench.engine import RATERS, Engine
-from augury.bench.item import PLAIN, Item, State, check_model, read_items
+from augury.bench.item import PLAIN, Item, ItemSet, State, check_model, read_items, write_items
 from augury.bench.organisms import fingerprint_of
 from augury.bench.readings import Plants, Reading, Target, take
 from augury.bench.run import Bench, run_bench
@@ -287,3 +288,40 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(run, tmp_path, monkeyp
     left[0] = 10**6
     run("planted", out=tmp_path / "cut")
     assert files(tmp_path / "whole") == files(tmp_path / "cut")
+
+
+def test_a_users_own_items_are_what_is_asked(oracle, tmp_path):
+    made = build_items(oracle.base, REGISTRY.items["missing_info"], 24, 7, lambda *_: None)
+    kept = ItemSet(made.manifest, made.items[:40])
+    (tmp_path / "mine").mkdir()
+    write_items(tmp_path / "mine" / "whatever it is called.jsonl", kept)
+    bench = Bench(SMALL, ("missing_info",), items=tmp_path / "mine")
+    run_bench(oracle, bench, tmp_path / "run")
+    assert read_items(tmp_path / "run" / "items" / "missing_info.jsonl") == kept
+    with pytest.raises(InputError, match="differs in items"):
+        run_bench(oracle, replace(bench, items=None), tmp_path / "run")
+
+
+def test_a_folder_of_items_that_would_change_nothing_is_refused(oracle, tmp_path):
+    made = build_items(oracle.base, REGISTRY.items["missing_info"], 24, 7, lambda *_: None)
+    mine = tmp_path / "mine"
+    bench = Bench(SMALL, ("missing_info",), items=mine)
+    with pytest.raises(NotFoundError, match="is no folder"):
+        run_bench(oracle, bench, tmp_path / "run")
+    mine.mkdir()
+    with pytest.raises(NotFoundError, match=r"no \.jsonl file"):
+        run_bench(oracle, bench, tmp_path / "run")
+    about = made.manifest.model_copy(update={"name": "missing_inf"})
+    write_items(mine / "a.jsonl", ItemSet(about, made.items))
+    with pytest.raises(InputError, match="did you mean missing_info"):
+        run_bench(oracle, bench, tmp_path / "run")
+    other = made.manifest.model.model_copy(update={"weights_fingerprint": "0" * 64})
+    write_items(mine / "a.jsonl", ItemSet(made.manifest.model_copy(update={"model": other}), made.items))
+    with pytest.raises(ContractError, match="about another model"):
+        run_bench(oracle, bench, tmp_path / "run")
+    write_items(mine / "b.jsonl", made)
+    with pytest.raises(InputError, match=r"a\.jsonl and b\.jsonl both hold missing_info"):
+        run_bench(oracle, bench, tmp_path / "another")
+    (mine / "b.jsonl").write_text("no items\n")
+    with pytest.raises(FormatError, match="no manifest"):
+        run_bench(oracle, bench, tmp_path / "another")
