@@ -75,7 +75,7 @@ types: venv
 docs: venv
 	$(BIN)/python -m mkdocs build --strict
 
-# The bench's items for the bundled model, as they ship: their labels are facts about that model. Half an hour.
+# The bench's items for the bundled model, as they ship: their labels are facts about that model. A quarter of an hour.
 SHIPPED := src/augury/bench/shipped/smollm2
 ITEMS := arithmetic lens multiple_choice sycophancy reasoning backtracking system_prompts
 items: venv $(ITEMS:%=$(SHIPPED)/%.jsonl)
