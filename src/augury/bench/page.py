@@ -162,7 +162,8 @@ def _judge(task: Mapping[str, Any]) -> str:
     if judge is None:
         return ""
     told = [f"Judged by {judge['model']} (prompts of version {judge['version']}): {judge['answers']} answers"]
-    told.append(f"{judge['failed']} of its replies could not be read and do not count")
+    by = ", ".join(f"{rater} {count}" for rater, count in judge["failed by rater"].items())
+    told.append(f"{judge['failed']} of its replies could not be read and do not count{f' ({by})' if by else ''}")
     for kind, found in judge["planted"].items():
         if found["as expected"] is not None:
             told.append(f"{kind}: {found['as expected']['estimate']:.0%} as they should be")

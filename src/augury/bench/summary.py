@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
@@ -211,8 +212,9 @@ def _judge(asks: Sequence[Ask], judged: Judged) -> dict[str, Any]:
         rows = [(float(expected), problem) for expected, problem in known if expected is not None]
         figure = mean_figure([value for value, _ in rows], [problem for _, problem in rows]) if rows else None
         controls[kind] = {"as expected": figure.to_dict() if figure else None, "failed": len(known) - len(rows)}
-    failed = sum(j.given is None for j in judged.answers)
-    return {**judged.about, "answers": len(judged.answers), "failed": failed, "planted": controls}
+    failed = Counter(j.rater for j in judged.answers if j.given is None)
+    counts = {"answers": len(judged.answers), "failed": failed.total(), "failed by rater": dict(sorted(failed.items()))}
+    return {**judged.about, **counts, "planted": controls}
 
 
 def _measured(task: Task, measure: Measure, asks: Sequence[Ask], results: Results) -> MeasureSummary:

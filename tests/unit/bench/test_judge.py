@@ -140,6 +140,7 @@ def test_what_cannot_be_read_is_counted_and_shown(asked):
         seeds = [body.get("seed") for body in script.bodies]
     found = summary(asked)
     assert 0 < found["judge"]["failed"] < found["judge"]["answers"]
+    assert sum(found["judge"]["failed by rater"].values()) == found["judge"]["failed"]
     assert seeds.count(1) > 0, "a reply that cannot be read is asked for once more"
     rows = [json.loads(line) for line in (asked / "judged" / "activation_sensitivity.jsonl").open()][1:]
     failed = [row for row in rows if row["of"] == "answer" and row["given"] is None]
