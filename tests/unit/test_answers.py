@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from augury.activations import Provenance
 from augury.contract import ModelIdentity
 from augury.oracle.answers import Answer, Scan, Score, Settings, Source, Unavailable
 from augury.oracle.consensus import consensus, normalise_answer
+from augury.oracle.wire import AnyOut
 
 TARGET = ModelIdentity(name="m", d_model=4, n_layers=3)
 SOURCE = Source("o", (1,), (4, 5), 2.0, 1.0, Provenance(TARGET), " two words")
@@ -97,6 +99,15 @@ RESULTS = [
     score(controls={"none": score(), "text-all": Unavailable("no text")}, percentile=97.0, donor_median=-2.0),
     SCAN,
 ]
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
+def test_results_come_back_from_the_wire_as_they_were(result: Any) -> None:
+    read: Any = TypeAdapter(AnyOut).validate_json(json.dumps(result.to_dict()))
+    assert read.result() == result
+    told = json.loads(json.dumps(result.to_dict()))
+    assert json.loads(read.model_dump_json()) == told, "the schema says all that is sent"
+    assert TypeAdapter(AnyOut).validate_python({**told, "newer": 1}).result() == result
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)

@@ -61,12 +61,14 @@ class Source:
             "read_text": self.text,
             "coefficient": self.coefficient,
             "trained_coefficient": self.trained_coefficient,
+            "adapters": list(self.adapters),
             "target": {
                 "model": None if target is None else target.model_dump(),
                 "adapters": list(self.provenance.adapters),
                 "dtype": self.provenance.dtype,
                 "captured": self.provenance.created,
                 "kind": self.provenance.kind,
+                "versions": dict(self.provenance.versions),
             },
         }
 
@@ -243,6 +245,7 @@ class Score(_Shown, _Sourced):
             "mass": self.mass,
             "percentile": self.percentile,
             "donor_median": self.donor_median,
+            "donor_margins": list(self.donor_margins),
             "value": self.value,
             "method": self.method,
             "spellings": [list(spelled) for spelled in self.spellings],

@@ -78,8 +78,18 @@ def ask_items(
     rows = [item.row for item in items]
     texts = [text for group in _apart(rows, settings) for text in _texts(runner, group, settings, done)]
     answers = [answer_of(oracle, item, runner, text, settings) for item, text in zip(items, texts, strict=True)]
-    if donors is None:
-        return answers
+    return answers if donors is None else with_controls(oracle, items, runner, settings, answers, donors)
+
+
+def with_controls(
+    oracle: Oracle,
+    items: Sequence[Item],
+    runner: Runner,
+    settings: Settings,
+    answers: Sequence[Answer],
+    donors: int,
+) -> list[Answer]:
+    """The answers to these items, with the same question under every control."""
     planned = plans(runner.lm, runner.contract, items, settings.max_new_tokens)
     who = answering(runner, oracle.reader)
     found = [

@@ -37,12 +37,13 @@ def score_items(
     if donors:
         pairs = zip(items, scores, strict=True)
         scores = [among_donors(oracle, item, runner, spelled, score, donors) for item, score in pairs]
-    return _with_controls(oracle, items, runner, spelled, scores, donors) if controls else scores
+    return with_controls(oracle, items, runner, spelled, scores, donors) if controls else scores
 
 
-def _with_controls(
-    oracle: Oracle, items: Sequence[Item], runner: Runner, spelled: Spelled, scores: list[Score], donors: int
+def with_controls(
+    oracle: Oracle, items: Sequence[Item], runner: Runner, spelled: Spelled, scores: Sequence[Score], donors: int
 ) -> list[Score]:
+    """The scores of these items, with the same question under every control."""
     planned = plans(runner.lm, runner.contract, items, spelled.new_tokens)
     who = answering(runner, oracle.reader)
     found = run_plans(planned, who, lambda whose, rows: list(choice_logprobs(whose, rows, spelled)))

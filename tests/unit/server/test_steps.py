@@ -1,0 +1,184 @@
+"""What the engine does for many at once is what the oracle does for each by itself."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from augury.activations import Activations, capture
+from augury.errors import InputError
+from augury.lm import generate, transcript_of
+from augury.lm.tuners import active_adapters
+from augury.oracle import Oracle, passes
+from augury.oracle.asking import settings_of
+from augury.server.engine import DONE, ERROR, Engine
+from augury.server.queue import Job, Queue
+from augury.server.steps import Ask, Capture, Generate, Scan, ScoreAll, Steps
+
+TEXTS = ("The tide comes in twice a day.", "A baker gets up early.", "Nobody owns the moon, and yet.", "Iron rusts.")
+NEVER = 1e18
+YES_NO = ("Yes", "No")
+
+
+class Waiting:
+    def __init__(self) -> None:
+        self.parts: list = []
+        self.ended = threading.Event()
+
+    def __call__(self, what, value) -> None:
+        self.parts.append((what, value))
+        if what in (DONE, ERROR):
+            self.ended.set()
+
+    def of(self, name: str) -> list:
+        assert self.ended.wait(60), "it was never told"
+        assert self.parts[-1][0] == DONE, self.parts[-1]
+        return [value for what, value in self.parts if what == name]
+
+
+@pytest.fixture
+def engine(oracle: Oracle):
+    made = Engine(Steps(oracle.lm, {"o": oracle}).run, Queue(1000), most=8)
+    yield made
+    made.stop(30)
+
+
+def put(engine: Engine, caller: str, step) -> Waiting:
+    waiting = Waiting()
+    engine.queue.put(Job(caller, step.key, step, waiting, NEVER))
+    return waiting
+
+
+@pytest.fixture
+def readings(oracle: Oracle) -> list[Activations]:
+    return [capture(oracle.base, text, oracle.contract.layers[0], "last 3") for text in TEXTS]
+
+
+def same(one, other) -> bool:
+    """Equal but for float noise of the batch's padding."""
+    if hasattr(one, "margin"):
+        return one.margin == pytest.approx(other.margin, abs=1e-4) and one.question == other.question
+    return (one.text, one.question, one.samples) == (other.text, other.question, other.samples)
+
+
+def test_answers_of_many_callers_are_each_ones_own(engine, oracle, readings):
+    plain, sampled = settings_of(0, 1.0, 6, 0), settings_of(3, 1.0, 6, 5)
+    rng = random.Random(0)
+    asked = []
+    for number in range(24):
+        read, questions = rng.choice(readings), tuple(rng.sample(["What?", "Who is it?", "Why so?"], 2))
+        step = Ask("o", read, questions, rng.choice([plain, sampled]))
+        asked.append((step, put(engine, f"c{number % 5}", step)))
+    engine.start()
+    for step, waiting in asked:
+        answers = waiting.of("answer")
+        assert [number for number, _ in answers] == [0, 1]
+        for (_, answer), question in zip(answers, step.questions, strict=True):
+            samples, temperature = step.settings.samples, step.settings.temperature or 1.0
+            alone = oracle.ask(step.read, question, samples=samples, temperature=temperature, max_new_tokens=6,
+                               seed=step.settings.seed)  # fmt: skip
+            assert same(answer, alone) and answer.source.text == alone.source.text
+    assert engine.batches < len(asked), "some went together"
+
+
+def test_scores_and_scans_are_the_oracles(engine, oracle, readings):
+    scored = [(ScoreAll("o", read, ("Is it so?", "Is it not?"), YES_NO, donors=4), read) for read in readings]
+    waiting = [put(engine, f"c{i}", step) for i, (step, _) in enumerate(scored)]
+    scan = put(engine, "c0", Scan("o", readings[0], ("Is it so?", "Is it warm?"), window=2, donors=4))
+    engine.start()
+    for (step, read), one in zip(scored, waiting, strict=True):
+        for (_, found), question in zip(one.of("score"), step.questions, strict=True):
+            alone = oracle.score(read, question, donors=4)
+            assert same(found, alone) and found.percentile == alone.percentile
+    found = scan.of("scan")
+    assert [number for number, _ in found] == [0, 1] and scan.of("progress")[-1] == (1, 3, 3)
+    for (_, one), question in zip(found, ("Is it so?", "Is it warm?"), strict=True):
+        assert one.margins == pytest.approx(oracle.scan(readings[0], question, window=2, donors=4).margins, abs=1e-4)
+
+
+def test_controls_come_after_and_are_the_callers_own(engine, oracle, readings):
+    """In a batch of the library `shuffled` takes another context of the batch; that would be another caller's here."""
+    settings = settings_of(0, 1.0, 5, 0)
+    asks = [put(engine, f"c{i}", Ask("o", read, ("What?",), settings, donors=4)) for i, read in enumerate(readings)]
+    scores = [put(engine, f"c{i}", ScoreAll("o", r, ("So?",), YES_NO, None, 4, True)) for i, r in enumerate(readings)]
+    engine.start()
+    for read, asked, scored in zip(readings, asks, scores, strict=True):
+        (_, first), (_, last) = asked.of("answer")
+        alone = oracle.ask(read, "What?", max_new_tokens=5, controls=True, donors=4)
+        assert not first.controls and same(first, last)
+        assert {name: getattr(c, "text", str(c)) for name, c in last.controls.items()} == {
+            name: getattr(c, "text", str(c)) for name, c in alone.controls.items()
+        }
+        (_, first), (_, last) = scored.of("score")
+        assert not first.controls
+        own = oracle.score(read, "So?", controls=True, donors=4).controls
+        assert all(same(last.controls[name], own[name]) for name in own)
+
+
+def test_captures_go_together_and_on(engine, oracle):
+    layers = oracle.contract.layers[0]
+    settings = settings_of(0, 1.0, 5, 0)
+
+    def then(acts):
+        step = Ask("o", acts, ("What?",), settings)
+        return step.key, step
+
+    found = [
+        put(engine, f"c{i}", Capture(transcript_of(oracle.base, t), layers, "last 2")) for i, t in enumerate(TEXTS)
+    ]
+    asked = put(engine, "x", Capture(transcript_of(oracle.base, TEXTS[1]), layers, "all", then))
+    engine.start()
+    for text, one in zip(TEXTS, found, strict=True):
+        (acts,) = one.of("captured")
+        alone = capture(oracle.base, text, layers, "last 2")
+        assert torch.allclose(acts.vectors, alone.vectors, atol=1e-4) and acts.positions == alone.positions
+    ((_, answer),) = asked.of("answer")
+    assert same(answer, oracle.ask(TEXTS[1], "What?", max_new_tokens=5, positions="all"))
+    assert not asked.of("captured")
+
+
+def test_the_target_goes_on_as_it_does_by_itself(engine, oracle):
+    settings = {"max_new_tokens": 6, "temperature": 1.0, "seed": 3}
+    told = put(engine, "a", Generate(TEXTS[0], settings))
+    engine.start()
+    assert told.of("generated") == [generate(oracle.lm, TEXTS[0], **settings)]
+
+
+def test_what_raises_inside_the_model_leaves_it_as_it_was(engine, oracle, readings, monkeypatch):
+    """One poisoned reading in a batch of five: four are right, and so is what comes after."""
+    settings, plain = settings_of(0, 1.0, 5, 0), passes.decode
+    bad = replace(readings[0], vectors=torch.zeros_like(readings[0].vectors))
+
+    def failing(*arguments, prefill, **settings):
+        if not all(row.vectors.any() for row in prefill.rows):
+            with prefill():  # adapters and hooks are on
+                raise RuntimeError("out of memory inside the model")
+        return plain(*arguments, prefill=prefill, **settings)
+
+    monkeypatch.setattr(passes, "decode", failing)
+    monkeypatch.setattr("augury.oracle.reading.check_vectors", lambda *arguments: None)
+    waiting = [put(engine, f"c{i}", Ask("o", read, ("What?",), settings)) for i, read in enumerate([*readings, bad])]
+    engine.start()
+    for read, one in zip(readings, waiting, strict=False):
+        ((_, answer),) = one.of("answer")
+        assert same(answer, oracle.ask(read, "What?", max_new_tokens=5))
+    assert waiting[-1].ended.wait(10) and "inside the model" in str(waiting[-1].parts[-1][1])
+    assert active_adapters(oracle.lm.model) == ()
+    assert not any(module._forward_hooks for module in oracle.lm.model.modules())
+    ((_, again),) = put(engine, "z", Ask("o", readings[2], ("What?",), settings)).of("answer")
+    assert same(again, oracle.ask(readings[2], "What?", max_new_tokens=5))
+
+
+def test_an_empty_question_is_the_callers_own_fault(engine, readings):
+    fine = settings_of(0, 1.0, 5, 0)
+    bad, good = (
+        put(engine, "a", Ask("o", readings[0], ("",), fine)),
+        put(engine, "b", Ask("o", readings[1], ("Q?",), fine)),
+    )
+    engine.start()
+    assert good.of("answer") and bad.ended.wait(10)
+    assert isinstance(bad.parts[-1][1], InputError)
