@@ -52,9 +52,9 @@ def as_activations(
     for i, source in enumerate(sources):
         if isinstance(source, Activations):
             chosen = source if layers is None else source.at_layers(resolve_layers(base.n_layers, layers))
-            found[i] = _at_positions(base, chosen, positions)
+            found[i] = at_positions(base, chosen, positions)
         elif isinstance(source, Tensor):
-            found[i] = _at_positions(base, _from_tensor(base, source, layers), positions)
+            found[i] = at_positions(base, _from_tensor(base, source, layers), positions)
         else:
             contexts[_key(source)] = source
     wanted = default if positions is None else positions
@@ -85,7 +85,7 @@ def _from_tensor(base: LanguageModel, source: Tensor, layers: Any) -> Activation
     return Activations.from_tensor(source, resolve_layers(base.n_layers, layers))
 
 
-def _at_positions(base: LanguageModel, acts: Activations, positions: Any) -> Activations:
+def at_positions(base: LanguageModel, acts: Activations, positions: Any) -> Activations:
     """The activations at the tokens that a selector names in their context."""
     if positions is None or (isinstance(positions, str) and positions.strip() == "all"):
         return acts

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from augury.errors import AccessError, AuguryError
+import logging
+
+from augury.errors import AccessError, AuguryError, out_of_memory
+
+log = logging.getLogger(__name__)
 
 
 class BusyError(AuguryError, ConnectionError):
@@ -32,6 +36,28 @@ class StoppedError(AuguryError, ConnectionError):
     """The service is stopping, or the request was taken back."""
 
     code = "stopped"
+
+
+class FullError(AuguryError, MemoryError):
+    """The memory does not suffice for what was asked."""
+
+    code = "memory"
+
+
+class FailedError(AuguryError, RuntimeError):
+    """Something that nobody foresaw; what it was stands in the service's own log, and is not told."""
+
+    code = "failed"
+
+
+def foreseen(error: BaseException) -> AuguryError:
+    """What may be told of an error."""
+    if isinstance(error, AuguryError):
+        return error
+    if out_of_memory(error):
+        return FullError("The memory does not suffice.", "the request needs more than there is", "ask for less at once")
+    log.error("a request failed", exc_info=error)
+    return FailedError("The request failed.", "something went wrong inside", "ask again, and tell who runs the service")
 
 
 def unknown_caller() -> AccessError:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from augury.activations import Activations, capture
-from augury.lm import LanguageModel, Transcript, generate
+from augury.errors import InputError
+from augury.lm import LanguageModel, Transcript, generate, transcript_of
+from augury.lm.chat import End
 from augury.oracle import Oracle, asking, scoring
 from augury.oracle.answers import Answer, Score, Settings
 from augury.oracle.choices import Spelled, prefixed, spell
@@ -23,10 +25,46 @@ Next = tuple[Hashable, "Step"]
 
 
 @dataclass(frozen=True, eq=False)
+class Context:
+    """What the target reads, not tokenized yet: that too is one thread's at a time.
+
+    Attributes:
+        source: Text, messages or token ids.
+        end: How a conversation ends.
+        most: Tokens, at most.
+    """
+
+    source: Any
+    end: End | None = None
+    most: int | None = None
+
+    def transcript(self, lm: LanguageModel) -> Transcript:
+        """As the target reads it.
+
+        Raises:
+            InputError: It is longer than it may be, or cannot be read.
+        """
+        found = transcript_of(lm, self.source, self.end)
+        if self.most is not None and len(found) > self.most:
+            why = f"it has {len(found)} tokens, and this service takes {self.most}"
+            raise InputError("The context is too long.", why, "leave some of it out")
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenize:
+    """Tell a context as tokens, as `tokens`."""
+
+    context: Context
+
+    key = ALONE
+
+
+@dataclass(frozen=True, eq=False)
 class Capture:
     """Capture a context, and go on with its activations, or tell them as `captured`."""
 
-    transcript: Transcript
+    context: Context
     layers: tuple[int, ...]
     positions: Any
     then: Callable[[Activations], Next] | None = None
@@ -120,13 +158,13 @@ class Scan:
 class Generate:
     """Let the target go on; told as `generated`."""
 
-    messages: Any
+    context: Context
     settings: Mapping[str, Any]
 
     key = ALONE
 
 
-Step = Capture | Ask | AskControls | ScoreAll | ScoreControls | Scan | Generate
+Step = Tokenize | Capture | Ask | AskControls | ScoreAll | ScoreControls | Scan | Generate
 S = TypeVar("S", bound=Step)
 
 
@@ -163,6 +201,8 @@ class Steps:
             return self._score_controls(step)
         if isinstance(step, Scan):
             return self._scan(job)
+        if isinstance(step, Tokenize):
+            return Outcome((("tokens", step.context.transcript(self.lm)),))
         assert isinstance(step, Generate)
         return self._generate(step)
 
@@ -173,7 +213,7 @@ class Steps:
         for i, step in enumerate(steps):
             by_selector.setdefault(repr(step.positions), []).append(i)
         for members in by_selector.values():
-            transcripts = [steps[i].transcript for i in members]
+            transcripts = [steps[i].context.transcript(self.lm) for i in members]
             taken = capture(self.lm, transcripts, steps[0].layers, steps[members[0]].positions)
             found.update(zip(members, taken, strict=True))
         return [
@@ -237,7 +277,9 @@ class Steps:
         return Outcome((("scan", (step.at, found)),), _next(rest) if rest.at < len(step.questions) else None)
 
     def _generate(self, step: Generate) -> Outcome:
-        return Outcome((("generated", generate(self.lm, step.messages, **step.settings)),))
+        context = step.context
+        step.context.transcript(self.lm)  # too long is told before anything is written
+        return Outcome((("generated", generate(self.lm, context.source, end=context.end, **step.settings)),))
 
     def _items(
         self, steps: Sequence[Ask] | Sequence[ScoreAll], worded: Callable[[Oracle, str], str]

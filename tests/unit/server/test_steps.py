@@ -11,13 +11,13 @@ import torch
 
 from augury.activations import Activations, capture
 from augury.errors import InputError
-from augury.lm import generate, transcript_of
+from augury.lm import generate
 from augury.lm.tuners import active_adapters
 from augury.oracle import Oracle, passes
 from augury.oracle.asking import settings_of
 from augury.server.engine import DONE, ERROR, Engine
 from augury.server.queue import Job, Queue
-from augury.server.steps import Ask, Capture, Generate, Scan, ScoreAll, Steps
+from augury.server.steps import Ask, Capture, Context, Generate, Scan, ScoreAll, Steps
 
 TEXTS = ("The tide comes in twice a day.", "A baker gets up early.", "Nobody owns the moon, and yet.", "Iron rusts.")
 NEVER = 1e18
@@ -127,10 +127,8 @@ def test_captures_go_together_and_on(engine, oracle):
         step = Ask("o", acts, ("What?",), settings)
         return step.key, step
 
-    found = [
-        put(engine, f"c{i}", Capture(transcript_of(oracle.base, t), layers, "last 2")) for i, t in enumerate(TEXTS)
-    ]
-    asked = put(engine, "x", Capture(transcript_of(oracle.base, TEXTS[1]), layers, "all", then))
+    found = [put(engine, f"c{i}", Capture(Context(t), layers, "last 2")) for i, t in enumerate(TEXTS)]
+    asked = put(engine, "x", Capture(Context(TEXTS[1]), layers, "all", then))
     engine.start()
     for text, one in zip(TEXTS, found, strict=True):
         (acts,) = one.of("captured")
@@ -143,7 +141,7 @@ def test_captures_go_together_and_on(engine, oracle):
 
 def test_the_target_goes_on_as_it_does_by_itself(engine, oracle):
     settings = {"max_new_tokens": 6, "temperature": 1.0, "seed": 3}
-    told = put(engine, "a", Generate(TEXTS[0], settings))
+    told = put(engine, "a", Generate(Context(TEXTS[0]), settings))
     engine.start()
     assert told.of("generated") == [generate(oracle.lm, TEXTS[0], **settings)]
 

@@ -1,0 +1,240 @@
+"""The HTTP interface: routes, errors as replies, and answers that are streamed as they come."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.sse import format_sse_event
+from starlette.exceptions import HTTPException
+
+from augury._version import __version__
+from augury.errors import (
+    AccessError,
+    AuguryError,
+    ContractError,
+    FormatError,
+    InputError,
+    NotFoundError,
+)
+from augury.lm import Transcript
+from augury.server.auth import Callers
+from augury.server.guard import Guard
+from augury.server.refused import BusyError, FullError, LateError, StoppedError, foreseen
+from augury.server.schemas import (
+    AnswersOut,
+    AskIn,
+    CapturedOut,
+    CaptureIn,
+    ErrorOut,
+    GeneratedOut,
+    GenerateIn,
+    HealthOut,
+    InfoOut,
+    ScanIn,
+    ScansOut,
+    ScoreIn,
+    ScoresOut,
+    TokenizeIn,
+    TokensOut,
+)
+from augury.server.service import Service
+from augury.server.steps import Step, Tokenize
+from augury.server.uploads import read_upload
+
+STATUS: tuple[tuple[type[AuguryError], int], ...] = (
+    (BusyError, 429), (LateError, 504), (StoppedError, 503), (AccessError, 401), (NotFoundError, 404),
+    (ContractError, 409), (FormatError, 400), (InputError, 400), (FullError, 507),
+)  # fmt: skip
+GRACE = 10.0  # seconds in which what was accepted is finished, or told
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504, 507)
+}
+
+
+def make_app(service: Service, callers: Callers, hosts: tuple[str, ...] | None = None) -> FastAPI:
+    """The service as an ASGI application; its engine runs while the application does.
+
+    Args:
+        service: What is served.
+        callers: Who may call.
+        hosts: Names under which it may be called; None: any.
+    """
+
+    @asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        service.engine.start()
+        try:
+            yield
+        finally:
+            service.stop(GRACE)
+
+    app = FastAPI(
+        title="augury", version=__version__, lifespan=living, docs_url=None, redoc_url=None,
+        openapi_url="/v1/openapi.json", responses=REFUSALS,
+    )  # fmt: skip
+    app.state.service = service
+    _add_errors(app)
+    _add_routes(app)
+    app.add_middleware(Guard, callers=callers, limits=service.limits, hosts=hosts)  # type: ignore[arg-type]
+    return app
+
+
+def _service(request: Request) -> Service:
+    return request.app.state.service
+
+
+def _caller(request: Request) -> str:
+    return request.state.caller
+
+
+def _let_in(request: Request) -> Iterable[None]:
+    """One request of a caller, from here to the last byte of its reply."""
+    with _service(request).gate.through(_caller(request)):
+        yield
+
+
+Serving = Annotated[Service, Depends(_service)]
+Caller = Annotated[str, Depends(_caller)]
+
+
+def _add_routes(app: FastAPI) -> None:
+    limited = [Depends(_let_in)]
+
+    @app.get("/health")
+    async def health(service: Serving) -> HealthOut:
+        """Whether the service works; asked without a token."""
+        status = "stopping" if service.stopping else "ok"
+        return HealthOut(status=status, waiting=len(service.engine.queue), kept=len(service.store))
+
+    @app.get("/v1/info")
+    async def info(service: Serving) -> InfoOut:
+        """What is served, and what one request may ask for."""
+        return service.info(__version__)
+
+    @app.post("/v1/tokenize", dependencies=limited)
+    async def tokenize(given: TokenizeIn, service: Serving, caller: Caller, request: Request) -> TokensOut:
+        """A context as the target reads it."""
+        step = Tokenize(service.context(given.context))
+        (found,) = await service.all_parts(caller, step, request.is_disconnected, "tokens")
+        return service.tokens(found)
+
+    @app.post("/v1/generate", dependencies=limited)
+    async def generate(given: GenerateIn, service: Serving, caller: Caller, request: Request) -> GeneratedOut:
+        """Let the target go on from a context."""
+        step = service.generated(given)
+        (found,) = await service.all_parts(caller, step, request.is_disconnected, "generated")
+        return _generated(service, found)
+
+    @app.post("/v1/capture", dependencies=limited)
+    async def capture(given: CaptureIn, service: Serving, caller: Caller, request: Request) -> CapturedOut:
+        """Capture a context; its activations stay here, under a handle that is its caller's alone."""
+        step = service.captured(given)
+        (found,) = await service.all_parts(caller, step, request.is_disconnected, "captured")
+        return service.keep(caller, found)
+
+    @app.post("/v1/activations", dependencies=limited)
+    async def upload(service: Serving, caller: Caller, request: Request) -> CapturedOut:
+        """Keep activations that were captured elsewhere: the body is a safetensors file of `Activations.save`."""
+        tuples = [oracle.contract.layers for oracle in service.oracles.values()]
+        known = None if None in tuples else [group for layers in tuples for group in layers or ()]
+        body = await request.body()
+        found = read_upload(body, service.lm.d_model, known, service.limits.context_tokens)
+        return service.keep(caller, found)
+
+    @app.delete("/v1/activations/{handle}", dependencies=limited, status_code=204)
+    async def forget(handle: str, service: Serving, caller: Caller) -> None:
+        """Forget what is kept under a handle."""
+        service.store.drop(caller, handle)
+
+    @app.post("/v1/ask", dependencies=limited)
+    async def ask(given: AskIn, service: Serving, caller: Caller, request: Request) -> AnswersOut:
+        """Ask questions; with `stream` each answer comes as it is made, and again with its controls."""
+        step = service.asked(caller, given)
+        if given.stream:
+            return await _streamed(service, caller, step, request)  # type: ignore[return-value]
+        found = await service.all_parts(caller, step, request.is_disconnected, "answer")
+        return AnswersOut.model_validate({"answers": [answer.to_dict() for answer in found]})
+
+    @app.post("/v1/score", dependencies=limited)
+    async def score(given: ScoreIn, service: Serving, caller: Caller, request: Request) -> ScoresOut:
+        """Score questions with given choices; with `stream` as in `/v1/ask`."""
+        step = service.scored(caller, given)
+        if given.stream:
+            return await _streamed(service, caller, step, request)  # type: ignore[return-value]
+        found = await service.all_parts(caller, step, request.is_disconnected, "score")
+        return ScoresOut.model_validate({"scores": [one.to_dict() for one in found]})
+
+    @app.post("/v1/scan", dependencies=limited)
+    async def scan(given: ScanIn, service: Serving, caller: Caller, request: Request) -> ScansOut:
+        """Score yes/no questions at every position; with `stream` progress comes on the way."""
+        step = service.scanned(caller, given)
+        if given.stream:
+            return await _streamed(service, caller, step, request)  # type: ignore[return-value]
+        found = await service.all_parts(caller, step, request.is_disconnected, "scan")
+        return ScansOut.model_validate({"scans": [one.to_dict() for one in found]})
+
+
+async def _streamed(service: Service, caller: str, step: Step, request: Request) -> Response:
+    """Parts as server-sent events; what fails before the first is refused as any other request is."""
+    parts = service.parts(caller, step, request.is_disconnected)
+    first = await anext(parts, None)
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            if first is not None:
+                yield _event(*first)
+            async for what, value in parts:
+                yield _event(what, value)
+            yield format_sse_event(event="done", data_str="{}")
+        except Exception as error:  # the status has been sent; what remains is to tell it
+            yield format_sse_event(event="error", data_str=json.dumps(foreseen(error).as_dict()))
+        finally:
+            await parts.aclose()
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+
+def _event(what: str, value: Any) -> bytes:
+    """`answer`, `score` and `scan` with their number; `progress` with (number, done, of how many)."""
+    if what == "progress":
+        number, done, total = value
+        found: Any = {"number": number, "done": done, "total": total}
+    else:
+        number, result = value
+        found = {"number": number, what: result.to_dict()}
+    return format_sse_event(event=what, data_str=json.dumps(found))
+
+
+def _generated(service: Service, found: Transcript) -> GeneratedOut:
+    last = found.spans[-1]
+    text = service.text(found.token_ids[last.start : last.stop])
+    return GeneratedOut(**service.tokens(found).model_dump(), text=text)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        places = [f"{'.'.join(map(str, row['loc']))[:100]}: {row['msg'][:200]}" for row in error.errors()[:5]]
+        told = InputError("The request cannot be read.", "; ".join(places), "see /v1/openapi.json for its form")
+        return JSONResponse(told.as_dict(), 422)
+
+    @app.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        told = AuguryError("There is nothing here.", str(error.detail)[:200], "see /v1/openapi.json for what there is")
+        return JSONResponse(told.as_dict(), error.status_code, headers=error.headers)
+
+    @app.exception_handler(AuguryError)
+    async def failed(request: Request, error: AuguryError) -> JSONResponse:
+        headers = {"retry-after": str(max(1, math.ceil(error.after)))} if isinstance(error, BusyError) else None
+        return JSONResponse(error.as_dict(), _status(error), headers=headers)
+
+
+def _status(error: AuguryError) -> int:
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)

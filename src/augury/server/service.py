@@ -1,0 +1,264 @@
+"""What is served: a target, oracles on it, and the engine; requests become jobs, and their parts come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from augury.activations import Activations, resolve_layers
+from augury.errors import InputError, NotFoundError
+from augury.lm import LanguageModel, Transcript
+from augury.lm.chat import needs_tokenizer
+from augury.oracle import Oracle
+from augury.oracle.asking import new_tokens, settings_of
+from augury.oracle.reading import at_positions, decoded, default_layers
+from augury.server.engine import DONE, ERROR, Engine
+from augury.server.limits import Gate, Limits
+from augury.server.queue import Job, Queue
+from augury.server.refused import LateError, StoppedError, foreseen
+from augury.server.schemas import (
+    AskIn,
+    CapturedOut,
+    CaptureIn,
+    ContextIn,
+    GenerateIn,
+    InfoOut,
+    LimitsOut,
+    OracleOut,
+    ReadingIn,
+    ScanIn,
+    ScoreIn,
+    SpanOut,
+    TokensOut,
+)
+from augury.server.steps import Ask, Capture, Context, Generate, Scan, ScoreAll, Step, Steps
+from augury.server.store import Store, bytes_of
+
+LAST_8, ALL = "last 8", "all"
+_LOOK = 0.5  # seconds between looks whether a caller has gone
+
+Part = tuple[str, Any]
+Gone = Callable[[], Any]  # awaitable: whether nobody waits any more
+
+
+@dataclass(eq=False)
+class Service:
+    """The rooms behind the HTTP interface.
+
+    Attributes:
+        lm: The target.
+        oracles: By name; the first is asked where none is named.
+        limits: What callers may ask for.
+    """
+
+    lm: LanguageModel
+    oracles: Mapping[str, Oracle]
+    limits: Limits = field(default_factory=Limits)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.store, self.gate = Store(self.limits), Gate(self.limits)
+        self.engine = Engine(Steps(self.lm, self.oracles).run, Queue(self.limits.queued))
+
+    def stop(self, within: float) -> None:
+        """End what is under way, or tell it."""
+        self.stopping = True
+        self.engine.stop(within)
+
+    async def parts(self, caller: str, step: Step, gone: Gone) -> AsyncGenerator[Part]:
+        """What a job gives, part by part.
+
+        Raises:
+            LateError: It took longer than it may.
+            AuguryError: What it failed with.
+        """
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[Part]()
+
+        def tell(what: str, value: Any) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, (what, value))
+
+        job = Job(caller, step.key, step, tell, time.monotonic() + self.limits.seconds)
+        self.engine.queue.put(job)
+        try:
+            while True:
+                what, value = await self._part(told, job, gone)
+                if what == ERROR:
+                    raise foreseen(value)
+                if what == DONE:
+                    return
+                yield what, value
+        finally:
+            job.gone.set()
+
+    async def _part(self, told: asyncio.Queue[Part], job: Job, gone: Gone) -> Part:
+        while True:
+            left = job.until - time.monotonic()
+            if left <= 0:
+                why = f"it took longer than {self.limits.seconds:g} s"
+                raise LateError("The request took too long.", why, "ask for less at once")
+            try:
+                return await asyncio.wait_for(told.get(), min(left, _LOOK))
+            except TimeoutError:
+                if await gone():
+                    raise StoppedError("The request was taken back.", "its caller has gone", "ask again") from None
+
+    async def all_parts(self, caller: str, step: Step, gone: Gone, name: str) -> list[Any]:
+        """The values of all parts of a name; of several with one number the last."""
+        found: dict[int, Any] = {}
+        async for what, value in self.parts(caller, step, gone):
+            if what == name:
+                number, result = value if isinstance(value, tuple) else (len(found), value)
+                found[number] = result
+        return [found[number] for number in sorted(found)]
+
+    def oracle(self, name: str | None) -> tuple[str, Oracle]:
+        """An oracle by its name; the first where none is named.
+
+        Raises:
+            NotFoundError: It is not served.
+        """
+        if not self.oracles:
+            raise NotFoundError("No oracle is served.", "the service was started without one", "start it with --oracle")
+        chosen = next(iter(self.oracles)) if name is None else name
+        if chosen not in self.oracles:
+            why, instead = f"served are {', '.join(self.oracles)}", "name one of these"
+            raise NotFoundError(f"There is no oracle {chosen[:80]!r} here.", why, instead)
+        return chosen, self.oracles[chosen]
+
+    def context(self, given: ContextIn) -> Context:
+        """What the target is to read."""
+        messages = [{"role": turn.role, "content": turn.content} for turn in given.messages or ()]
+        source = given.text if given.text is not None else messages or list(given.token_ids or ())
+        return Context(source, given.end, self.limits.context_tokens)
+
+    def reading(self, caller: str, given: ReadingIn, oracle: Oracle, positions: str, then: Callable[..., Step]) -> Step:
+        """The first step about what is read: the question itself where it is kept here, else its capture."""
+        wanted = _selector(given.positions)
+        if given.handle is not None:
+            kept = self.store.get(caller, given.handle)
+            chosen = kept if given.layers is None else kept.at_layers(resolve_layers(self.lm.n_layers, given.layers))
+            return then(at_positions(oracle.base, chosen, wanted))
+        assert given.context is not None
+        layers = default_layers(oracle.contract) if given.layers is None else given.layers
+
+        def go_on(acts: Activations) -> tuple[Any, Step]:
+            step = then(acts)
+            return step.key, step
+
+        chosen_layers = resolve_layers(self.lm.n_layers, layers)
+        return Capture(self.context(given.context), chosen_layers, positions if wanted is None else wanted, go_on)
+
+    def asked(self, caller: str, given: AskIn) -> Step:
+        """The first step of questions in words.
+
+        Raises:
+            AuguryError: What can be refused before anything is run.
+        """
+        name, oracle = self.oracle(given.oracle)
+        limit = new_tokens(oracle.contract, given.max_new_tokens)
+        self._bounded(given.questions, given.samples, limit)
+        settings = settings_of(given.samples, given.temperature, limit, given.seed)
+        donors = _donors(given.donors, least=2) if given.controls else None
+        return self.reading(
+            caller, given.reading, oracle, LAST_8,
+            lambda acts: Ask(name, acts, given.questions, settings, given.coefficient, donors),
+        )  # fmt: skip
+
+    def scored(self, caller: str, given: ScoreIn) -> Step:
+        """The first step of questions with choices; errors as `asked`."""
+        name, oracle = self.oracle(given.oracle)
+        self._bounded(given.questions)
+        donors = _donors(given.donors, least=2 if given.controls else 0)
+        settings = (given.choices, given.coefficient, donors, given.controls)
+        return self.reading(
+            caller, given.reading, oracle, LAST_8, lambda acts: ScoreAll(name, acts, given.questions, *settings)
+        )
+
+    def scanned(self, caller: str, given: ScanIn) -> Step:
+        """The first step of questions at every position; errors as `asked`."""
+        name, oracle = self.oracle(given.oracle)
+        self._bounded(given.questions)
+        donors = _donors(given.donors)
+        return self.reading(
+            caller, given.reading, oracle, ALL,
+            lambda acts: Scan(name, acts, given.questions, given.window, given.coefficient, donors),
+        )  # fmt: skip
+
+    def captured(self, given: CaptureIn) -> Step:
+        """A context whose activations are to be kept."""
+        layers = given.layers or (default_layers(self.oracle(None)[1].contract) if self.oracles else "62%")
+        chosen = resolve_layers(self.lm.n_layers, layers)
+        return Capture(self.context(given.context), chosen, _selector(given.positions))
+
+    def generated(self, given: GenerateIn) -> Step:
+        """A context that the target goes on from."""
+        self._bounded((), 0, given.max_new_tokens)
+        settings = given.model_dump(include={"max_new_tokens", "temperature", "top_p", "seed"})
+        return Generate(self.context(given.context), settings)
+
+    def _bounded(self, questions: tuple[str, ...], samples: int = 0, tokens: int = 1) -> None:
+        limits = self.limits
+        rows = (("questions", len(questions), limits.questions), ("samples", samples, limits.samples))
+        for what, given, most in (*rows, ("new tokens", tokens, limits.new_tokens)):
+            if given > most:
+                raise InputError(
+                    f"There are too many {what}.", f"{given} were asked for, and {most} may be", "ask less"
+                )
+
+    def keep(self, caller: str, acts: Activations) -> CapturedOut:
+        """Keep activations; what the caller is told of them."""
+        handle = self.store.put(caller, acts)
+        tokens = None if acts.transcript is None else self.tokens(acts.transcript)
+        return CapturedOut(
+            handle=handle,
+            layers=acts.layers,
+            positions=acts.positions,
+            d_model=acts.vectors.shape[-1],
+            bytes=bytes_of(acts),
+            seconds=self.limits.kept_seconds,
+            tokens=tokens,
+        )
+
+    def tokens(self, transcript: Transcript) -> TokensOut:
+        """A context as tokens."""
+        known = set(needs_tokenizer(self.lm).all_special_ids)
+        spans = tuple(SpanOut(role=span.role, start=span.start, stop=span.stop) for span in transcript.spans)
+        return TokensOut(
+            token_ids=transcript.token_ids,
+            tokens=tuple(decoded(self.lm, [token], special=True) for token in transcript.token_ids),
+            special=tuple(token in known for token in transcript.token_ids),
+            spans=spans,
+        )
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Token ids as text, without special tokens."""
+        return decoded(self.lm, list(token_ids))
+
+    def info(self, version: str) -> InfoOut:
+        """What is served."""
+        oracles = tuple(
+            OracleOut(
+                name=name,
+                layers=None if oracle.contract.layers is None else tuple(map(tuple, oracle.contract.layers)),
+                max_slots=getattr(oracle.contract.positions, "max_slots", None),
+                coefficient=oracle.contract.injection.coefficient,
+                notes=oracle.notes,
+            )
+            for name, oracle in self.oracles.items()
+        )
+        limits = LimitsOut(**{name: getattr(self.limits, name) for name in LimitsOut.model_fields})
+        chats = getattr(self.lm.tokenizer, "chat_template", None) is not None
+        return InfoOut(version=version, model=self.lm.identity, chats=chats, oracles=oracles, limits=limits)
+
+
+def _selector(given: Any) -> Any:
+    return list(given) if isinstance(given, tuple) else given
+
+
+def _donors(value: int, least: int = 0) -> int:
+    if value == 1 or value < least:
+        raise InputError("So few donors are no comparison.", f"there would be {value}", "pass 2 or more")
+    return value
