@@ -28,6 +28,7 @@ from augury.cli.hub import hub
 from augury.cli.models import models
 from augury.cli.scan import scan
 from augury.cli.score import score
+from augury.cli.serve import serve
 from augury.cli.train import train
 from augury.errors import InputError
 
@@ -44,7 +45,7 @@ augury doctor Qwen/Qwen3-8B
 app = typer.Typer(
     help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False
 )
-_VERBS: tuple[Callable[..., Any], ...] = (ask, score, scan, capture, train, ablate, doctor)
+_VERBS: tuple[Callable[..., Any], ...] = (ask, score, scan, capture, train, ablate, serve, doctor)
 for _verb in _VERBS:
     app.command(_verb.__name__)(guarded(_verb))
 app.add_typer(data, name="data")
