@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from augury.contract import Contract
     from augury.lm import Transcript, generate, load_model
     from augury.oracle import Answer, Oracle, Scan, Score, load_oracle
+    from augury.server.client import Remote
 
 __all__ = [
     "AccessError",
@@ -41,6 +42,7 @@ __all__ = [
     "NetworkError",
     "NotFoundError",
     "Oracle",
+    "Remote",
     "Scan",
     "Score",
     "StorageError",
@@ -60,6 +62,7 @@ _HOMES = {
     "augury.contract": ("Contract",),
     "augury.lm": ("Transcript", "generate", "load_model"),
     "augury.oracle": ("Answer", "Oracle", "Scan", "Score", "load_oracle"),
+    "augury.server.client": ("Remote",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -46,6 +47,16 @@ def save(activations: Activations | Sequence[Activations], path: str | Path) -> 
     with replacing(path) as partial:
         save_file(tensors, partial, metadata=metadata)
     return path
+
+
+def dump(activations: Activations) -> bytes:
+    """What `save` writes, as bytes.
+
+    Raises:
+        InputError: What could not be read again.
+    """
+    _check_before(activations)
+    return to_bytes(_tensors([activations]), {"augury": _header([activations], True)})
 
 
 def _check_before(item: Activations) -> None:

@@ -243,15 +243,16 @@ class Service:
             OracleOut(
                 name=name,
                 layers=None if oracle.contract.layers is None else tuple(map(tuple, oracle.contract.layers)),
-                max_slots=getattr(oracle.contract.positions, "max_slots", None),
+                max_slots=None if oracle.contract.positions is None else oracle.contract.positions.max_slots,
                 coefficient=oracle.contract.injection.coefficient,
                 notes=oracle.notes,
             )
             for name, oracle in self.oracles.items()
         )
         limits = LimitsOut(**{name: getattr(self.limits, name) for name in LimitsOut.model_fields})
-        chats = getattr(self.lm.tokenizer, "chat_template", None) is not None
-        return InfoOut(version=version, model=self.lm.identity, chats=chats, oracles=oracles, limits=limits)
+        model = self.lm.identity
+        chats = model.chat_template_hash is not None
+        return InfoOut(version=version, model=model, chats=chats, oracles=oracles, limits=limits)
 
 
 def _selector(given: Any) -> Any:
