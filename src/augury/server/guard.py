@@ -136,6 +136,7 @@ async def _reply(send: Send, status: int, error: AuguryError) -> None:
 
 
 def _audit(scope: Scope, caller: str, told: dict[str, int], seconds: float) -> None:
-    """One line: who, what, how it ended; never a query, a header or a body."""
-    known = {"caller": caller, "method": scope["method"], "path": scope["path"][:200], **told}
+    """One line: who, what, how it ended; never a query, a header, a body or a handle."""
+    path = f"{UPLOAD}/..." if scope["path"].startswith(f"{UPLOAD}/") else scope["path"][:200]
+    known = {"caller": caller, "method": scope["method"], "path": path, **told}
     AUDIT.info(json.dumps({**known, "ms": round(1000 * seconds)}))

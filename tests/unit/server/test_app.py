@@ -263,11 +263,48 @@ def test_a_line_is_kept_of_every_request_and_no_secret_in_it(guarded, caplog):
         httpx2.get(f"{guarded}/v1/info?token={ANA}", headers=bearer("wrong-token-of-ana"))
         asked = {"context": {"text": "a secret text"}}
         httpx2.post(f"{guarded}/v1/tokenize", json=asked, headers=bearer(ANA), timeout=60)
+        httpx2.delete(f"{guarded}/v1/activations/a-handle", headers=bearer(ANA))
         time.sleep(0.2)
     rows = [json.loads(record.message) for record in caplog.records if record.name == "augury.audit"]
     assert [(row["caller"], row["path"], row["status"]) for row in rows] == [
-        ("ben", "/v1/info", 200), ("-", "/v1/info", 401), ("ana", "/v1/tokenize", 200)]  # fmt: skip
-    assert all(secret not in caplog.text for secret in (ANA, BEN, "wrong-token", "a secret text"))
+        ("ben", "/v1/info", 200), ("-", "/v1/info", 401), ("ana", "/v1/tokenize", 200),
+        ("ana", "/v1/activations/...", 404)]  # fmt: skip
+    assert all(secret not in caplog.text for secret in (ANA, BEN, "wrong-token", "a secret text", "a-handle"))
+
+
+HOSTILE = [
+    b"", b"null", b"[]", b"3", b"{", b"[" * 50_000, b'{"reading": ' * 20_000, b"\xff\xfe", b'{"questions": "\\ud800"}',
+    *(json.dumps({**plain(), **changed}).encode() for changed in (
+        {"coefficient": float("nan")}, {"coefficient": float("inf")}, {"coefficient": 1e300}, {"coefficient": "2"},
+        {"questions": ["\ud800?"]}, {"questions": ["\x00"]}, {"questions": [{}]}, {"questions": "What?"},
+        {"seed": 2**70}, {"seed": -(2**64)}, {"samples": -1}, {"samples": 1e9}, {"samples": True}, {"donors": 33},
+        {"temperature": -1}, {"temperature": float("nan"), "samples": 2}, {"max_new_tokens": 0}, {"oracle": ""},
+        {"oracle": "o\x00"}, {"stream": "perhaps"}, {"controls": []},
+        {"reading": {"context": {"text": ""}}}, {"reading": {"context": {"text": "\ud800"}}},
+        {"reading": {"context": {"text": "a " * 9000}}}, {"reading": {"context": {"token_ids": []}}},
+        {"reading": {"context": {"token_ids": [-1]}}}, {"reading": {"context": {"token_ids": [2**63]}}},
+        {"reading": {"context": {"token_ids": [0] * 9000}}},
+        {"reading": {"context": {"messages": [{"role": "nobody", "content": 3}]}}},
+        {"reading": {"context": {"messages": [{"role": "user", "content": "a", "tool_calls": []}]}}},
+        {"reading": {"context": {"text": TEXT, "end": "open"}}}, {"reading": {"handle": "../../etc/passwd"}},
+        {"reading": {"handle": "\x00" * 9}}, {"reading": {"context": {"text": TEXT}, "layers": [9999]}},
+        {"reading": {"context": {"text": TEXT}, "layers": []}},
+        {"reading": {"context": {"text": TEXT}, "positions": []}},
+        {"reading": {"context": {"text": TEXT}, "positions": "(" * 900}},
+        {"reading": {"context": {"text": TEXT}, "positions": "last 99999999999999999999999"}},
+        {"reading": {"context": {"text": TEXT}, "positions": "text(" + "x" * 900 + ")"}},
+        {"reading": {"context": {"text": TEXT}, "positions": "::0"}},
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", HOSTILE, ids=range(len(HOSTILE)))
+def test_nothing_that_is_sent_breaks_the_service(client, body):
+    for verb in ("ask", "score", "scan"):
+        found = client.post(f"/v1/{verb}", content=body, headers={"content-type": "application/json"})
+        assert found.status_code < 500, (verb, found.text)
+        assert found.status_code == 200 or set(found.json()) == {"code", "what", "why", "instead"}
+        assert len(found.text) < 5000 or found.status_code == 200
 
 
 def test_a_caller_has_so_many_under_way(guarded, service):
