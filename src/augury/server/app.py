@@ -157,28 +157,29 @@ def _add_routes(app: FastAPI) -> None:
     async def ask(given: AskIn, service: Serving, caller: Caller, request: Request) -> AnswersOut:
         """Ask questions; with `stream` each answer comes as it is made, and again with its controls."""
         step = service.asked(caller, given)
-        if given.stream:
-            return await _streamed(service, caller, step, request)  # type: ignore[return-value]
-        found = await service.all_parts(caller, step, request.is_disconnected, "answer")
-        return AnswersOut.model_validate({"answers": [answer.to_dict() for answer in found]})
+        return await _results(service, caller, step, request, "answer", given.stream)  # type: ignore[return-value]
 
     @app.post("/v1/score", dependencies=limited)
     async def score(given: ScoreIn, service: Serving, caller: Caller, request: Request) -> ScoresOut:
         """Score questions with given choices; with `stream` as in `/v1/ask`."""
         step = service.scored(caller, given)
-        if given.stream:
-            return await _streamed(service, caller, step, request)  # type: ignore[return-value]
-        found = await service.all_parts(caller, step, request.is_disconnected, "score")
-        return ScoresOut.model_validate({"scores": [one.to_dict() for one in found]})
+        return await _results(service, caller, step, request, "score", given.stream)  # type: ignore[return-value]
 
     @app.post("/v1/scan", dependencies=limited)
     async def scan(given: ScanIn, service: Serving, caller: Caller, request: Request) -> ScansOut:
         """Score yes/no questions at every position; with `stream` progress comes on the way."""
         step = service.scanned(caller, given)
-        if given.stream:
-            return await _streamed(service, caller, step, request)  # type: ignore[return-value]
-        found = await service.all_parts(caller, step, request.is_disconnected, "scan")
-        return ScansOut.model_validate({"scans": [one.to_dict() for one in found]})
+        return await _results(service, caller, step, request, "scan", given.stream)  # type: ignore[return-value]
+
+
+async def _results(
+    service: Service, caller: str, step: Step, request: Request, name: str, stream: bool
+) -> Response | dict[str, Any]:
+    """All results of a name, or a stream of them as they come."""
+    if stream:
+        return await _streamed(service, caller, step, request)
+    found = await service.all_parts(caller, step, request.is_disconnected, name)
+    return {f"{name}s": [result.to_dict() for result in found]}
 
 
 async def _streamed(service: Service, caller: str, step: Step, request: Request) -> Response:
