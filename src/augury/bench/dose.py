@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,8 +19,8 @@ class Dose:
     Attributes:
         strength: As a share of the residual norm; None: at none that was tried. The least that was tried, where that is
             enough.
-        low: Where the curve through the upper ends of the figures' intervals gets there.
-        high: Where the curve through their lower ends does; None: at no strength that was tried.
+        low: Where the upper ends of the figures' intervals get there.
+        high: Where their lower ends do; None: at no strength that was tried.
         tried: Strengths with enough pairs for an interval.
     """
 
@@ -39,5 +40,9 @@ def dose_of(figures: Mapping[str, Figure | None]) -> Dose:
     if not known:
         return Dose(None, None, None, 0)
     lows, estimates, highs, weights = zip(*known.values(), strict=True)
-    strength, low, high = (threshold(list(known), rising(curve, weights), TOLD) for curve in (estimates, highs, lows))
+    # As the curve never falls it lies above every lower end to its left, and below every upper end to its right.
+    above = list(itertools.accumulate(lows, max))
+    below = list(itertools.accumulate(reversed(highs), min))[::-1]
+    curves = (rising(estimates, weights), below, above)
+    strength, low, high = (threshold(list(known), curve, TOLD) for curve in curves)
     return Dose(strength, low, high, len(known))

@@ -21,6 +21,7 @@ class Profile:
         sweep: Whether other windows are tried, in the first wording.
         swept: Items that are asked at other windows, at most; 0: all that are asked.
         made: How many items a set is made with, about: probes are trained on more than the oracle is asked about.
+        dosed: Items of what is planted, at most, since its figure is by strength; 0: as of any other.
         opened: Items of a task with open answers, at most, each asked in one wording at one window; 0: as of any other.
     """
 
@@ -30,13 +31,15 @@ class Profile:
     wordings: int
     sweep: bool
     made: int = 400
+    dosed: int = 0
     opened: int = 0
     swept: int = 0
 
     def asks(self, task: Task, items: tuple[Item, ...]) -> list[Ask]:
         """What a task asks: every wording at its own window, and the first at the others."""
         few = bool(self.opened) and task.kind == "open"
-        most, wordings = (self.opened, 1) if few else (self.items, self.wordings)
+        dosed = self.dosed if task.tier == "planted state" else 0
+        most, wordings = (self.opened, 1) if few else (dosed or self.items, self.wordings)
         counted = [item for item in items if task.where(item)]
         chosen = _whole_problems(counted, most) if most else counted
         others = [window for window in task.sweep if window != task.window] if self.sweep and not few else []
@@ -58,7 +61,7 @@ PROFILES = {
         Profile(
             "quick", ("planted", "same_window", "number_prediction", "missing_info", "future_lens"), 80, 1, False, 80
         ),
-        Profile("core", None, 120, 3, sweep=True, opened=30, swept=48),
+        Profile("core", None, 120, 3, sweep=True, dosed=240, opened=30, swept=48),
         Profile("all", None, 0, 99, sweep=True),
     )
 }

@@ -279,5 +279,7 @@ def test_windows_are_compared_over_the_items_that_were_asked_at_all_of_them():
     measure = task_summary(task, MANIFEST, asks, dict.fromkeys(RATERS, results)).headline
     assert {window: by[ORACLE].estimate for window, by in measure.windows.items()} == {1: 0, 2: 0, 3: 0}
     assert measure.raters[ORACLE].estimate > 0.5
+    dosed = replace(profile, dosed=52).asks(replace(task, tier="planted state"), tuple(found))
+    assert len({ask.item.id for ask in dosed}) == 52 and len(profile.asks(task, tuple(found))) == 40 * 2 + 16 * 2
     opened = replace(profile, opened=8).asks(replace(task, kind="open"), tuple(found))
     assert len(opened) == 8 and {(ask.window, ask.wording) for ask in opened} == {(2, 0)}
