@@ -379,6 +379,24 @@ def test_quality_tells_the_shipped_report() -> None:
     assert [row for row in rows if row not in page] == []
 
 
+def test_the_bench_of_the_shipped_oracle_is_one_measurement() -> None:
+    """Its page, the model card and the report that programs read; and it is about the oracle that ships."""
+    import json
+
+    from augury.bench.markdown import markdown
+
+    summary = json.loads((DOCS / "bench" / "summary.json").read_text(encoding="utf-8"))
+    contract = json.loads((SHIPPED["smollm2"] / "oracle.json").read_text(encoding="utf-8"))
+    assert summary["oracle"]["contract"]["trained_on"] == contract["trained_on"]
+    told = markdown(summary)
+    for page in (DOCS / "bench" / "index.md", SHIPPED["smollm2"] / "README.md"):
+        assert told.strip() in page.read_text(encoding="utf-8"), page
+    figure = summary["headline"]
+    headline = f"{figure['estimate']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+    assert headline in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "<h1>smollm2 on" in (DOCS / "bench" / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_site_builds_strictly(tmp_path: Path) -> None:
     require(shutil.which("mkdocs", path=str(Path(sys.executable).parent)), "mkdocs is not installed")

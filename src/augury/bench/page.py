@@ -18,7 +18,8 @@ table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
 td,th{border-bottom:1px solid #ddd;padding:.25rem .6rem;text-align:left;vertical-align:top}
 td small{white-space:nowrap} td.n{text-align:right;font-variant-numeric:tabular-nums} svg{max-width:100%;height:auto}
 .quiet{color:#666}
-td.about{min-width:12rem} dt{font-weight:600} h2{margin-top:2.2rem} select,input{font:inherit;margin:0 .8rem .6rem 0}
+td.about{min-width:12rem} td.about small{white-space:normal}
+dt{font-weight:600} h2{margin-top:2.2rem} select,input{font:inherit;margin:0 .8rem .6rem 0}
 #one{border:1px solid #ccc;border-radius:6px;padding:1rem} mark{background:#ffe08a;color:#222}
 #text{white-space:pre-wrap;font-family:ui-monospace,monospace;font-size:13px}
 @media (prefers-color-scheme:dark){body{color:#ddd;background:#181818}td,th{border-color:#444}

@@ -99,8 +99,8 @@ def remarks(name: str, task: Mapping[str, Any]) -> list[str]:
         judge = task["judge"]
         lines.append(f"judged by {judge['model']}, {judge['failed']} of {judge['answers']} failed")
     lines += [
-        f"{one['confidence']} is off by {one['ece']:.2f} on average from how often it is right (ECE; by chance alone "
-        f"up to {one['ece_by_chance']:.2f}), and above it by {told(one['gap'])}"
+        f"{one['confidence']} has an expected calibration error of {one['ece']:.2f} (chance alone gives up to "
+        f"{one['ece_by_chance']:.2f}); on average it is {told(one['gap'])} above the share that is right"
         for one in task.get("calibration", ())
     ]
     return [f"{name}: {line}" for line in lines]
