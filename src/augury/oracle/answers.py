@@ -61,7 +61,6 @@ class Source:
             "read_text": self.text,
             "coefficient": self.coefficient,
             "trained_coefficient": self.trained_coefficient,
-            "adapters": list(self.adapters),
             "target": {
                 "model": None if target is None else target.model_dump(),
                 "adapters": list(self.provenance.adapters),

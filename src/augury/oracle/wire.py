@@ -72,7 +72,6 @@ class ResultOut(Wire):
     read_text: str | None
     coefficient: float
     trained_coefficient: float
-    adapters: tuple[str, ...]
     target: TargetOut
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -87,7 +86,6 @@ class ResultOut(Wire):
             self.trained_coefficient,
             self.target.provenance(),
             self.read_text,
-            self.adapters,
         )
         return {"source": source, "warnings": self.warnings, "notes": self.notes, "versions": self.versions}
 

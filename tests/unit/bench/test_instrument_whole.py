@@ -120,7 +120,8 @@ def test_who_knows_the_truth_scores_one_on_every_task(whole):
         if task.task.tier in ("held in the weights", "planted state") and task.task.kind == "yes_no":
             for reader in ("none", "text-window", "text-all"):
                 assert task.headline.raters[reader].estimate == 0.5, (task.task.name, reader)
-    assert found.headline.estimate == 1 and found.headline.low is not None
+    assert found.headline.estimate == 1 and found.headline.low is None, "three pairs of concepts are too few for one"
+    assert found.tiers["held in the weights"].low is not None, "thirteen organisms are not"
     assert found.aobench.value.estimate == pytest.approx(1) and not found.aobench.missing
 
 

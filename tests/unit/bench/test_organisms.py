@@ -130,7 +130,7 @@ def test_only_texts_in_which_both_know_count(lm, tmp_path, quick, monkeypatch):
         for item in items:
             assert item.state.organism and item.state != PLAIN
             by_text.setdefault((item.token_ids, item.facts["asked"]), []).append(item.facts["truth"])
-        assert all(truths.count("Yes") == 1 < len(truths) for truths in by_text.values()), "no text tells them apart"
+        assert all(0 < truths.count("Yes") < len(truths) for truths in by_text.values()), "no text tells them apart"
         assert len({item.id for item in items}) == len(items)
     assert active_adapters(lm.model) == ()
     monkeypatch.setattr(tasks, "knows", lambda model, secret, fact, read, form: [False] * len(read))
