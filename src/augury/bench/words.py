@@ -100,7 +100,7 @@ def remarks(name: str, task: Mapping[str, Any]) -> list[str]:
         lines.append(f"judged by {judge['model']}, {judge['failed']} of {judge['answers']} failed")
     lines += [
         f"{one['confidence']} has an expected calibration error of {one['ece']:.2f} (chance alone gives up to "
-        f"{one['ece_by_chance']:.2f}); on average it is {told(one['gap'])} above the share that is right"
+        f"{one['ece_by_chance']:.2f}); less the share that is right it is {told(one['gap'])} on average"
         for one in task.get("calibration", ())
     ]
     return [f"{name}: {line}" for line in lines]
