@@ -60,10 +60,11 @@ def serve(
     with working(f"loading {model}"):
         lm = load_model(model, dtype=dtype, device_map=device, adapter=adapter)
         oracles = _oracles(oracle, model, lm)
-    hosts = None if callers.digests and not name else (*LOOPBACK, *(name or ()))
+    shown = f"[{host}]" if ":" in host else host
+    hosts = None if callers.digests and not name else tuple(dict.fromkeys((*LOOPBACK, shown, *(name or ()))))
     app = make_app(Service(lm, oracles), callers, hosts)
     with _listening(host, port) as socket:
-        url = f"http://{host}:{socket.getsockname()[1]}"
+        url = f"http://{shown}:{socket.getsockname()[1]}"
         if as_json:
             write_json({"url": url, "model": lm.name, "oracles": list(oracles), "tokens": len(callers.digests)})
         who = f"{len(callers.digests)} callers" if callers.digests else "this machine's own callers"

@@ -30,6 +30,7 @@ from augury.server.schemas import CapturedOut, InfoOut
 DONORS = 32
 RETRIED = (429, 503)
 LONGEST_WAIT = 30.0
+MOST_SENT = 64  # activations that are remembered as sent; older ones are forgotten there
 _KINDS = {"answer": AnswerOut, "score": ScoreOut, "scan": ScanOut}
 R = TypeVar("R", bound=Answer | Score | Scan)
 
@@ -156,7 +157,8 @@ class Remote:
             positions: As in `ask`.
             asked: The other arguments of `ask`.
         """
-        body = self._body(acts, question, layers, positions, {"donors": DONORS, **asked, "stream": True})
+        asked = {"donors": DONORS, **asked, "samples": asked.get("samples") or 0, "stream": True}
+        body = self._body(acts, question, layers, positions, asked)
         try:
             with self._http.stream("POST", "/v1/ask", json=body) as reply:
                 if reply.status_code != 200:
@@ -205,13 +207,33 @@ class Remote:
         self, verb: str, what: str, kind: type[R], acts: Any, question: str, layers: Any, positions: Any, asked: Any
     ) -> R:
         try:
-            reply = self._post(f"/v1/{verb}", json=self._body(acts, question, layers, positions, asked))
+            reply = self._asked(verb, acts, question, layers, positions, asked)
         except errors.NotFoundError:
-            if id(acts) not in self._sent:
+            if not self._expired(acts):
                 raise
-            del self._sent[id(acts)]  # it was kept too long ago: send it again
-            reply = self._post(f"/v1/{verb}", json=self._body(acts, question, layers, positions, asked))
+            reply = self._asked(verb, acts, question, layers, positions, asked)
         return _result(what, reply[f"{what}s"][0], kind)
+
+    def _asked(self, verb: str, acts: Any, question: str, layers: Any, positions: Any, asked: Any) -> Any:
+        body = self._body(acts, question, layers, positions, asked)
+        try:
+            return self._post(f"/v1/{verb}", json=body)
+        finally:
+            if isinstance(acts, Tensor):  # sent for this question alone
+                self._call("DELETE", f"/v1/activations/{body['reading']['handle']}")
+
+    def _expired(self, acts: Any) -> bool:
+        """Whether what was sent before is not kept any more, so that it is sent again."""
+        handle = self._sent.get(id(acts), (None, None))[1]
+        if handle is None:
+            return False
+        try:
+            self._call("DELETE", f"/v1/activations/{handle}")
+        except errors.NotFoundError:
+            del self._sent[id(acts)]
+            return True
+        del self._sent[id(acts)]
+        return False
 
     def _body(self, acts: Any, question: str, layers: Any, positions: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
         reading: dict[str, Any] = {"layers": self._layers(layers), "positions": _positions(acts, positions)}
@@ -219,8 +241,9 @@ class Remote:
             if layers is None:
                 why = "a bare tensor does not say where it was taken"
                 raise InputError("The layer of these activations is not known.", why, "pass layers=, such as layers=18")
-            acts, reading["layers"] = Activations.from_tensor(acts, reading["layers"]), None
-        if isinstance(acts, Kept):
+            reading["handle"] = self._send(Activations.from_tensor(acts, reading["layers"]))
+            reading["layers"] = None
+        elif isinstance(acts, Kept):
             reading["handle"] = acts.handle
         elif isinstance(acts, Activations):
             reading["handle"] = self._handle(acts)
@@ -240,9 +263,13 @@ class Remote:
     def _handle(self, acts: Activations) -> str:
         """Where the service keeps them; they are sent the first time."""
         if id(acts) not in self._sent:
-            found = CapturedOut.model_validate(self._post("/v1/activations", content=dump(acts)))
-            self._sent[id(acts)] = (acts, found.handle)  # held, so that no other gets its id
+            while len(self._sent) >= MOST_SENT:
+                self._expired(next(iter(self._sent.values()))[0])
+            self._sent[id(acts)] = (acts, self._send(acts))  # held, so that no other gets its id
         return self._sent[id(acts)][1]
+
+    def _send(self, acts: Activations) -> str:
+        return CapturedOut.model_validate(self._post("/v1/activations", content=dump(acts))).handle
 
     def _post(self, path: str, **body: Any) -> Any:
         return self._call("POST", path, **body).json()
@@ -254,11 +281,12 @@ class Remote:
                 reply = self._http.request(method, path, **body)
             except httpx2.HTTPError as error:
                 raise self._unreached(error) from error
-            if reply.status_code < 400:
+            if reply.is_success:
                 return reply
             if reply.status_code not in RETRIED or tried >= self.retries:
                 raise _error(reply)
-            time.sleep(min(LONGEST_WAIT, float(reply.headers.get("retry-after", 2**tried))))
+            told = reply.headers.get("retry-after", "")
+            time.sleep(min(LONGEST_WAIT, float(told) if re.fullmatch(r"[0-9.]+", told) else 2.0**tried))
         raise AssertionError("the loop ends by itself")
 
     def _unreached(self, error: Exception) -> NetworkError:

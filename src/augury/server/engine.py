@@ -113,7 +113,10 @@ class Engine:
             _tell(job, DONE, None)
         else:
             job.key, job.work = outcome.more
-            self.queue.again(job)
+            if self._told.is_set():
+                _tell(job, ERROR, stopping())
+            else:
+                self.queue.again(job)
 
 
 def _tell(job: Job, what: str, value: Any) -> None:

@@ -7,13 +7,13 @@ import logging
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from augury.errors import AuguryError
 from augury.server.auth import LOCAL, Callers
 from augury.server.limits import Limits
+from augury.server.refused import foreseen
 
 AUDIT = logging.getLogger("augury.audit")
 OPEN = ("/health",)  # whoever watches the service need not be let in
@@ -67,7 +67,7 @@ class Guard:
                 await _reply(answer, *refused)
                 return
             scope.setdefault("state", {})["caller"] = caller
-            await self._through(scope, receive, answer)
+            await self._through(scope, receive, answer, told)
         finally:
             _audit(scope, caller, told, time.monotonic() - began)
 
@@ -82,14 +82,14 @@ class Guard:
             why = "it was called by a name that is not this machine's own"
             return (403, _no(why, f"call it as {self.hosts[0]}")), caller
         origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
             return (403, _no("another page's script called it", "open the service's own page")), caller
         length = headers.get(b"content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length) > self._most(scope):
             return (413, self._large(scope)), caller
         return None, caller
 
-    async def _through(self, scope: Scope, receive: Receive, answer: Send) -> None:
+    async def _through(self, scope: Scope, receive: Receive, answer: Send, told: dict[str, int]) -> None:
         """The body is counted as it comes: what is told of its length may be wrong, or missing."""
         read, most, large = 0, self._most(scope), False
 
@@ -106,7 +106,13 @@ class Guard:
             elif message["type"] == "http.response.start":  # of whatever the application made of half a body
                 await _reply(answer, 413, self._large(scope))
 
-        await self.app(scope, counted, sent)
+        try:
+            await self.app(scope, counted, sent)
+        except Exception as error:
+            if told["status"]:
+                raise
+            status, refusal = (413, self._large(scope)) if large else (500, foreseen(error))
+            await _reply(answer, status, refusal)
 
     def _most(self, scope: Scope) -> int:
         return self.limits.upload_bytes if scope["path"] == UPLOAD else self.limits.body_bytes

@@ -73,10 +73,24 @@ class Queue:
                 raise stopping()
             count = sum(map(len, self._waiting.values()))
             if count >= self.most:
+                count -= self._sweep()
+            if count >= self.most:
                 why = f"{count} requests are waiting, and {self.most} may"
                 raise BusyError("The service has too much to do.", why, "try again in a few seconds", 2.0)
             self._waiting.setdefault(job.caller, deque()).append(job)
             self._changed.notify()
+
+    def _sweep(self) -> int:
+        """Drop what nobody waits for any more; how many."""
+        now, dropped = self.clock(), 0
+        for caller, own in list(self._waiting.items()):
+            left = deque(job for job in own if job.over(now) is None)
+            dropped += len(own) - len(left)
+            if left:
+                self._waiting[caller] = left
+            else:
+                del self._waiting[caller]
+        return dropped
 
     def again(self, job: Job) -> None:
         """Let a job that has been begun wait for its next part, ahead of what its caller asked later."""

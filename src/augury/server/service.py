@@ -11,7 +11,6 @@ from typing import Any
 from augury.activations import Activations, resolve_layers
 from augury.errors import InputError, NotFoundError
 from augury.lm import LanguageModel, Transcript
-from augury.lm.chat import needs_tokenizer
 from augury.oracle import Oracle
 from augury.oracle.asking import new_tokens, settings_of
 from augury.oracle.reading import at_positions, decoded, default_layers
@@ -61,7 +60,8 @@ class Service:
 
     def __post_init__(self) -> None:
         self.store, self.gate = Store(self.limits), Gate(self.limits)
-        self.engine = Engine(Steps(self.lm, self.oracles).run, Queue(self.limits.queued))
+        steps = Steps(self.lm, self.oracles, most_bytes=self.limits.caller_bytes)
+        self.engine = Engine(steps.run, Queue(self.limits.queued))
 
     def stop(self, within: float) -> None:
         """End what is under way, or tell it."""
@@ -210,8 +210,8 @@ class Service:
 
     def keep(self, caller: str, acts: Activations) -> CapturedOut:
         """Keep activations; what the caller is told of them."""
-        handle = self.store.put(caller, acts)
         tokens = None if acts.transcript is None else self.tokens(acts.transcript)
+        handle = self.store.put(caller, acts)  # last: what fails after it would be kept under a handle nobody knows
         return CapturedOut(
             handle=handle,
             layers=acts.layers,
@@ -224,7 +224,7 @@ class Service:
 
     def tokens(self, transcript: Transcript) -> TokensOut:
         """A context as tokens."""
-        known = set(needs_tokenizer(self.lm).all_special_ids)
+        known = set(self.lm.tokenizer.all_special_ids) if self.lm.tokenizer is not None else set()
         spans = tuple(SpanOut(role=span.role, start=span.start, stop=span.stop) for span in transcript.spans)
         return TokensOut(
             token_ids=transcript.token_ids,

@@ -5,11 +5,14 @@ A request's first part is told before its controls are begun, and other callers'
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
-from augury.activations import Activations, capture
+from augury.activations import Activations, capture, resolve
+from augury.activations.capture import capture_bytes
 from augury.errors import InputError
 from augury.lm import LanguageModel, Transcript, generate, transcript_of
 from augury.lm.chat import End
@@ -176,11 +179,13 @@ class Steps:
         lm: The target.
         oracles: By name.
         batch_size: Rows in a forward pass.
+        most_bytes: Of what one context's activations may take.
     """
 
     lm: LanguageModel
     oracles: Mapping[str, Oracle]
     batch_size: int = 16
+    most_bytes: int | None = None
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """One step of each job, all of one kind and key."""
@@ -214,12 +219,22 @@ class Steps:
             by_selector.setdefault(repr(step.positions), []).append(i)
         for members in by_selector.values():
             transcripts = [steps[i].context.transcript(self.lm) for i in members]
+            for transcript in transcripts:
+                self._check_size(transcript, steps[members[0]])
             taken = capture(self.lm, transcripts, steps[0].layers, steps[members[0]].positions)
             found.update(zip(members, taken, strict=True))
         return [
             Outcome((("captured", found[i]),)) if step.then is None else Outcome(more=step.then(found[i]))
             for i, step in enumerate(steps)
         ]
+
+    def _check_size(self, transcript: Transcript, step: Capture) -> None:
+        """Before anything is captured: memory that has run out may take the whole service with it."""
+        rows = len(resolve(self.lm, transcript, step.positions))
+        size = capture_bytes(self.lm, len(step.layers), rows)
+        if self.most_bytes is not None and size > self.most_bytes:
+            why = f"{len(step.layers)} layers at {rows} positions take {size} bytes, and {self.most_bytes} may be"
+            raise InputError("These activations are too many.", why, "read fewer positions or layers")
 
     def _ask(self, steps: Sequence[Ask]) -> list[Outcome]:
         oracle, items = self._items(steps, lambda oracle, question: question)
@@ -271,7 +286,7 @@ class Steps:
             window=step.window,
             coefficient=step.coefficient,
             donors=step.donors,
-            progress=lambda done, total: job.tell("progress", (step.at, done, total)),
+            progress=partial(_progress, job, step.at),
         )
         rest = Scan(step.oracle, step.read, step.questions, step.window, step.coefficient, step.donors, step.at + 1)
         return Outcome((("scan", (step.at, found)),), _next(rest) if rest.at < len(step.questions) else None)
@@ -296,6 +311,14 @@ class Steps:
 
     def _runner(self, oracle: Oracle, step: Ask | ScoreAll) -> Runner:
         return oracle.runner(step.coefficient, self.batch_size)
+
+
+def _progress(job: Job, number: int, done: int, total: int) -> None:
+    """Told on the way; a scan that nobody waits for any more ends here."""
+    over = job.over(time.monotonic())
+    if over is not None:
+        raise over
+    job.tell("progress", (number, done, total))
 
 
 def _next(step: S) -> tuple[Hashable, S]:

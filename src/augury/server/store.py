@@ -15,6 +15,7 @@ from augury.server.limits import MIB, Limits
 from augury.server.refused import BusyError
 
 HANDLE_BYTES = 24
+OVERHEAD = 4096  # bytes that each takes beside its tensors and its context
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +123,11 @@ class Store:
 
 
 def bytes_of(activations: Activations) -> int:
-    """What they take in memory: vectors, norms and the context's tokens."""
+    """What they take in memory: vectors, norms, and the context with its turns."""
     tensors = [activations.vectors, *([] if activations.base_norms is None else [activations.base_norms])]
-    tokens = 0 if activations.transcript is None else 8 * len(activations.transcript)
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + tokens
+    context = activations.transcript
+    told = 0 if context is None else 8 * len(context) + sum(len(turn.content) for turn in context.messages)
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + told + OVERHEAD
 
 
 def unknown_handle() -> NotFoundError:

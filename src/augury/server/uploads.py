@@ -15,7 +15,7 @@ from augury.activations.store import load
 from augury.errors import AuguryError, FormatError, InputError
 
 SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
-LONGEST_HEADER = 2**20
+LONGEST_HEADER = 2**18
 MOST_NUMBER = 2**31
 _TOLD = 300  # characters of what a file says of itself
 
@@ -30,7 +30,7 @@ def read_upload(body: bytes, d_model: int, layers: Sequence[Sequence[int]] | Non
         body: The file.
         d_model: Of the model that is served.
         layers: Layers that may be read; None: any.
-        most: Activations, at most.
+        most: Activations, and tokens of their context, at most.
 
     Raises:
         FormatError: It is no such file.
@@ -41,6 +41,9 @@ def read_upload(body: bytes, d_model: int, layers: Sequence[Sequence[int]] | Non
     found = _loaded(body)
     if found.vectors.shape[-1] != d_model:
         raise _refused(f"its vectors are of shape {list(found.vectors.shape)}")
+    if found.transcript is not None and len(found.transcript) > most:
+        why = f"it has {len(found.transcript)} tokens, and {most} may be"
+        raise InputError("The context of these activations is too long.", why, "send them of a shorter one")
     _check_layers(found, layers)
     if not bool(found.vectors.isfinite().all()):
         why, instead = "some of its values are not finite", "send what was captured, as it was"

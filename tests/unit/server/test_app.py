@@ -194,7 +194,11 @@ def guarded(service, tmp_path_factory):
     path = tmp_path_factory.mktemp("tokens") / "tokens"
     path.write_text(f"ana: {ANA}\nben: {BEN}\n")
     path.chmod(0o600)
-    limited = Service(service.lm, service.oracles, Limits(per_minute=6000, burst=200, at_once=4, body_bytes=20_000))
+    limited = Service(
+        service.lm,
+        service.oracles,
+        Limits(per_minute=6000, burst=200, at_once=4, body_bytes=20_000, upload_bytes=50_000),
+    )
     with serving(limited, read_tokens(path), None) as url:
         yield url
 
@@ -236,17 +240,19 @@ def test_what_is_too_large_is_refused_and_not_read(guarded):
         for _ in range(10_000):
             yield b" " * 4096
 
-    try:
-        found = httpx2.post(f"{guarded}/v1/ask", content=endless(), headers=bearer(ANA)).status_code
-    except httpx2.WriteError:
-        found = 413  # closed before all was sent
-    assert found == 413
+    for path in ("ask", "activations"):
+        try:
+            found = httpx2.post(f"{guarded}/v1/{path}", content=endless(), headers=bearer(ANA)).status_code
+        except httpx2.WriteError:
+            found = 413  # closed before all was sent
+        assert found == 413, path
 
 
 def test_pages_and_names_that_are_not_the_services_own_are_refused(client):
     url = str(client.base_url)
     assert client.get("/v1/info", headers={"origin": "https://evil.example"}).status_code == 403
     assert client.get("/v1/info", headers={"origin": "null"}).status_code == 403
+    assert client.get("/v1/info", headers={"origin": "http://["}).status_code == 403
     assert client.get("/v1/info", headers={"origin": url.rstrip("/")}).status_code == 200
     assert client.get("/v1/info", headers={"host": "evil.example"}).status_code == 403
     assert client.get("/v1/info", headers={"host": "localhost:1"}).status_code == 200

@@ -106,7 +106,29 @@ def test_activations_are_sent_once_and_again_when_they_were_forgotten(remote, or
     assert remote.score(acts, "So?").margin == first.margin
 
 
+def test_tensors_and_old_activations_leave_nothing_there(remote, oracle, service, monkeypatch):
+    service.store._kept.clear()
+    remote._sent.clear()
+    tensor = torch.randn(2, oracle.lm.d_model)
+    for _ in range(3):
+        remote.score(tensor, "So?", layers=oracle.contract.layers[0])
+    assert len(service.store) == 0
+    monkeypatch.setattr("augury.server.client.MOST_SENT", 2)
+    layer = oracle.contract.layers[0]
+    for number in range(5):
+        remote.score(capture(oracle.base, f"{TEXT} {number}", layer, "last 2"), "So?")
+    assert len(service.store) == len(remote._sent) == 2
+    acts = capture(oracle.base, TEXT, layer, "last 2")
+    remote.score(acts, "So?")
+    service.store._kept.clear()
+    assert remote.score(acts, "So?").margin is not None
+    with pytest.raises(NotFoundError, match="no oracle"):
+        Remote(remote.url, name="other").score(acts, "So?")
+
+
 def test_an_answer_is_streamed_before_its_controls(remote, oracle):
+    (plain,) = remote.stream(TEXT, "What?", samples=None, max_new_tokens=5)
+    assert plain.text
     first, last = remote.stream(TEXT, "What?", controls=True, donors=4, max_new_tokens=5)
     assert (
         not first.controls

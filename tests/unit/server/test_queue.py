@@ -87,6 +87,22 @@ def test_everything_comes_out_once_and_in_its_callers_order_within_a_key(asked, 
             assert mine == sorted(mine)
 
 
+def test_what_nobody_waits_for_makes_room():
+    queue = Queue(3)
+    left = [job("gone", work=number) for number in range(3)]
+    for one in left:
+        queue.put(one)
+    with pytest.raises(BusyError):
+        queue.put(job("a"))
+    left[0].gone.set()
+    left[2].until = 0.0
+    queue.put(job("a", work="mine"))
+    queue.put(job("a", work="too"))
+    with pytest.raises(BusyError):
+        queue.put(job("a"))
+    assert {one.work for batch in drained(queue, 1) for one in batch} == {1, "mine", "too"}
+
+
 def test_a_full_queue_and_a_closed_one_refuse():
     queue = Queue(2)
     queue.put(job("a"))

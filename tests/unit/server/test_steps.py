@@ -139,6 +139,17 @@ def test_captures_go_together_and_on(engine, oracle):
     assert not asked.of("captured")
 
 
+def test_what_would_take_too_much_is_refused_before_it_is_captured(oracle, monkeypatch):
+    layers = oracle.contract.layers[0]
+    room = 3 * oracle.lm.d_model * 4
+    engine = Engine(Steps(oracle.lm, {"o": oracle}, most_bytes=room).run, Queue(10))
+    few, many = (put(engine, "a", Capture(Context(TEXTS[0]), layers, wanted)) for wanted in ("last 3", "last 4"))
+    engine.start()
+    assert few.of("captured") and many.ended.wait(10)
+    assert isinstance(many.parts[-1][1], InputError) and "too many" in str(many.parts[-1][1])
+    engine.stop(5)
+
+
 def test_the_target_goes_on_as_it_does_by_itself(engine, oracle):
     settings = {"max_new_tokens": 6, "temperature": 1.0, "seed": 3}
     told = put(engine, "a", Generate(Context(TEXTS[0]), settings))

@@ -15,7 +15,7 @@ from augury.errors import AccessError, FormatError, NotFoundError
 from augury.server.auth import LOCAL, Callers, is_loopback, read_tokens
 from augury.server.limits import Gate, Limits
 from augury.server.refused import BusyError
-from augury.server.store import Store, bytes_of
+from augury.server.store import OVERHEAD, Store, bytes_of
 
 
 class Clock:
@@ -26,12 +26,15 @@ class Clock:
         return self.now
 
 
+SIZE = 64 + OVERHEAD
+
+
 def acts(positions: int = 2, width: int = 8) -> Activations:
     return Activations(torch.randn(1, positions, width), (3,), tuple(range(positions)), None, Provenance(None))
 
 
 def small(**changed) -> Limits:
-    return Limits(**{"caller_bytes": 256, "store_bytes": 600, "kept_seconds": 10.0, **changed})
+    return Limits(**{"caller_bytes": 4 * SIZE, "store_bytes": 9 * SIZE + 100, "kept_seconds": 10.0, **changed})
 
 
 def test_each_caller_gets_back_its_own_and_no_other_does():
@@ -71,7 +74,7 @@ def test_a_full_store_refuses_and_forgets_nothing():
     clock = Clock()
     store = Store(small(), clock)
     size = bytes_of(acts())
-    assert size == 64
+    assert size == SIZE
     handles = [store.put("a", acts()) for _ in range(4)]
     clock.now += 3
     with pytest.raises(BusyError, match="your") as caught:
@@ -81,7 +84,7 @@ def test_a_full_store_refuses_and_forgets_nothing():
     with pytest.raises(BusyError, match="the service's"):
         store.put("last", acts())
     with pytest.raises(BusyError, match="too many to keep"):
-        store.put("new", acts(positions=10))
+        store.put("new", acts(positions=600))
     assert all(store.get("a", handle) is not None for handle in handles) and len(others) == 5
     store.drop("a", handles[0])
     store.put("a", acts())

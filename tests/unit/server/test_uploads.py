@@ -18,6 +18,7 @@ from safetensors.torch import save as plain_save
 from augury.activations import Activations, Provenance
 from augury.activations.store import save
 from augury.errors import AuguryError, FormatError, InputError
+from augury.lm import Transcript
 from augury.server.uploads import read_upload
 
 WIDTH, LAYERS, MOST = 8, [[3], [4, 5]], 64
@@ -69,6 +70,16 @@ def test_what_no_oracle_here_can_read_is_told(tmp_path):
     broken.vectors[0, 1, 2] = float("nan")
     with pytest.raises(InputError, match="not finite"):
         read_upload(file_of(tmp_path, broken), WIDTH, LAYERS, MOST)
+
+
+def test_a_context_that_is_longer_than_any_that_is_taken_is_refused(tmp_path):
+    """Its tokens stand in the header, which the tensors' limits do not reach."""
+    given = Activations(torch.randn(1, 2, WIDTH), (3,), (0, 1), Transcript((0,) * (MOST + 1)), Provenance(None))
+    with pytest.raises(InputError, match="too long"):
+        read_upload(file_of(tmp_path, given), WIDTH, LAYERS, MOST)
+    given = Activations(torch.randn(1, 2, WIDTH), (3,), (0, 1), Transcript((0,) * 200_000), Provenance(None))
+    with pytest.raises(FormatError, match="no header"):
+        read_upload(file_of(tmp_path, given), WIDTH, LAYERS, 10**6)
 
 
 class Evil:
