@@ -272,6 +272,7 @@ def test_a_line_is_kept_of_every_request_and_no_secret_in_it(guarded, caplog):
         httpx2.delete(f"{guarded}/v1/activations/a-handle", headers=bearer(ANA))
         time.sleep(0.2)
     rows = [json.loads(record.message) for record in caplog.records if record.name == "augury.audit"]
+    rows = [row for row in rows if row["caller"] != "local"]  # of the other tests' service, which may write late
     assert [(row["caller"], row["path"], row["status"]) for row in rows] == [
         ("ben", "/v1/info", 200), ("-", "/v1/info", 401), ("ana", "/v1/tokenize", 200),
         ("ana", "/v1/activations/...", 404)]  # fmt: skip
