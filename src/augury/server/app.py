@@ -104,9 +104,16 @@ Serving = Annotated[Service, Depends(_service)]
 Caller = Annotated[str, Depends(_caller)]
 
 
-def _add_routes(app: FastAPI) -> None:
-    limited = [Depends(_let_in)]
+LIMITED = [Depends(_let_in)]
 
+
+def _add_routes(app: FastAPI) -> None:
+    _add_state(app)
+    _add_contexts(app)
+    _add_questions(app)
+
+
+def _add_state(app: FastAPI) -> None:
     @app.get("/health")
     async def health(service: Serving) -> HealthOut:
         """Whether the service works; asked without a token."""
@@ -118,28 +125,30 @@ def _add_routes(app: FastAPI) -> None:
         """What is served, and what one request may ask for."""
         return service.info(__version__)
 
-    @app.post("/v1/tokenize", dependencies=limited)
+
+def _add_contexts(app: FastAPI) -> None:
+    @app.post("/v1/tokenize", dependencies=LIMITED)
     async def tokenize(given: TokenizeIn, service: Serving, caller: Caller, request: Request) -> TokensOut:
         """A context as the target reads it."""
         step = Tokenize(service.context(given.context))
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "tokens")
         return service.tokens(found)
 
-    @app.post("/v1/generate", dependencies=limited)
+    @app.post("/v1/generate", dependencies=LIMITED)
     async def generate(given: GenerateIn, service: Serving, caller: Caller, request: Request) -> GeneratedOut:
         """Let the target go on from a context."""
         step = service.generated(given)
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "generated")
         return _generated(service, found)
 
-    @app.post("/v1/capture", dependencies=limited)
+    @app.post("/v1/capture", dependencies=LIMITED)
     async def capture(given: CaptureIn, service: Serving, caller: Caller, request: Request) -> CapturedOut:
         """Capture a context; its activations stay here, under a handle that is its caller's alone."""
         step = service.captured(given)
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "captured")
         return service.keep(caller, found)
 
-    @app.post("/v1/activations", dependencies=limited)
+    @app.post("/v1/activations", dependencies=LIMITED)
     async def upload(service: Serving, caller: Caller, request: Request) -> CapturedOut:
         """Keep activations that were captured elsewhere: the body is a safetensors file of `Activations.save`."""
         tuples = [oracle.contract.layers for oracle in service.oracles.values()]
@@ -148,24 +157,26 @@ def _add_routes(app: FastAPI) -> None:
         found = read_upload(body, service.lm.d_model, known, service.limits.context_tokens)
         return service.keep(caller, found)
 
-    @app.delete("/v1/activations/{handle}", dependencies=limited, status_code=204)
+    @app.delete("/v1/activations/{handle}", dependencies=LIMITED, status_code=204)
     async def forget(handle: str, service: Serving, caller: Caller) -> None:
         """Forget what is kept under a handle."""
         service.store.drop(caller, handle)
 
-    @app.post("/v1/ask", dependencies=limited)
+
+def _add_questions(app: FastAPI) -> None:
+    @app.post("/v1/ask", dependencies=LIMITED)
     async def ask(given: AskIn, service: Serving, caller: Caller, request: Request) -> AnswersOut:
         """Ask questions; with `stream` each answer comes as it is made, and again with its controls."""
         step = service.asked(caller, given)
         return await _results(service, caller, step, request, "answer", given.stream)  # type: ignore[return-value]
 
-    @app.post("/v1/score", dependencies=limited)
+    @app.post("/v1/score", dependencies=LIMITED)
     async def score(given: ScoreIn, service: Serving, caller: Caller, request: Request) -> ScoresOut:
         """Score questions with given choices; with `stream` as in `/v1/ask`."""
         step = service.scored(caller, given)
         return await _results(service, caller, step, request, "score", given.stream)  # type: ignore[return-value]
 
-    @app.post("/v1/scan", dependencies=limited)
+    @app.post("/v1/scan", dependencies=LIMITED)
     async def scan(given: ScanIn, service: Serving, caller: Caller, request: Request) -> ScansOut:
         """Score yes/no questions at every position; with `stream` progress comes on the way."""
         step = service.scanned(caller, given)
