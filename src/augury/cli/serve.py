@@ -48,13 +48,15 @@ def serve(
     """
     from augury.server.auth import Callers, is_loopback, read_tokens
 
-    uvicorn = _uvicorn()
+    _check_installed()
     callers = read_tokens(token_file) if token_file is not None else Callers()
     if not is_loopback(host) and not callers.digests:
         why = f"{host} can be reached from other machines, and no tokens were given"
         raise AccessError("This would let anyone in.", why, "pass --token-file, or leave --host out")
     from augury.lm import load_model
     from augury.server.app import make_app
+    from augury.server.run import run
+    from augury.server.schemas import BASE
     from augury.server.service import Service
 
     with working(f"loading {model}"):
@@ -62,7 +64,7 @@ def serve(
         oracles = _oracles(oracle, model, lm)
     shown = f"[{host}]" if ":" in host else host
     hosts = None if callers.digests and not name else tuple(dict.fromkeys((*LOOPBACK, shown, *(name or ()))))
-    app = make_app(Service(lm, oracles), callers, hosts)
+    app = make_app(Service({BASE: lm}, oracles), callers, hosts)
     with _listening(host, port) as socket:
         url = f"http://{shown}:{socket.getsockname()[1]}"
         if as_json:
@@ -70,18 +72,16 @@ def serve(
         who = f"{len(callers.digests)} callers" if callers.digests else "this machine's own callers"
         say(f"{', '.join(oracles) or 'no oracle'} on {lm.name}: {url}, for {who}; Ctrl-C stops it")
         _log_requests()
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10, server_header=False)
-        uvicorn.Server(config).run(sockets=[socket])
+        run(app, socket)
 
 
-def _uvicorn():
+def _check_installed() -> None:
     try:
         import fastapi  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         why = f"{error.name} is not installed"
         raise AuguryError("Nothing can be served.", why, "pip install 'augury[serve]'") from error
-    return uvicorn
 
 
 def _oracles(wanted: list[str] | None, model: str, lm) -> dict[str, Oracle]:

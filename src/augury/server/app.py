@@ -15,6 +15,7 @@ from fastapi.sse import format_sse_event
 from starlette.exceptions import HTTPException
 
 from augury._version import __version__
+from augury.activations import diff
 from augury.errors import (
     AccessError,
     AuguryError,
@@ -25,6 +26,7 @@ from augury.errors import (
 )
 from augury.lm import Transcript
 from augury.server.auth import Callers
+from augury.server.events import STREAMED, describe
 from augury.server.guard import Guard
 from augury.server.refused import BusyError, FullError, LateError, StoppedError, foreseen
 from augury.server.schemas import (
@@ -32,6 +34,7 @@ from augury.server.schemas import (
     AskIn,
     CapturedOut,
     CaptureIn,
+    DiffIn,
     ErrorOut,
     GeneratedOut,
     GenerateIn,
@@ -82,6 +85,7 @@ def make_app(service: Service, callers: Callers, hosts: tuple[str, ...] | None =
     app.state.service = service
     _add_errors(app)
     _add_routes(app)
+    describe(app)
     app.add_middleware(Guard, callers=callers, limits=service.limits, hosts=hosts)  # type: ignore[arg-type]
     return app
 
@@ -134,7 +138,7 @@ def _add_contexts(app: FastAPI) -> None:
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "tokens")
         return service.tokens(found)
 
-    @app.post("/v1/generate", dependencies=LIMITED)
+    @app.post("/v1/generate", dependencies=LIMITED, responses=STREAMED)
     async def generate(given: GenerateIn, service: Serving, caller: Caller, request: Request) -> GeneratedOut:
         """Let the target go on from a context."""
         step = service.generated(given)
@@ -146,7 +150,7 @@ def _add_contexts(app: FastAPI) -> None:
         """Capture a context; its activations stay here, under a handle that is its caller's alone."""
         step = service.captured(given)
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "captured")
-        return service.keep(caller, found)
+        return service.keep(caller, found, step.target)
 
     @app.post("/v1/activations", dependencies=LIMITED)
     async def upload(service: Serving, caller: Caller, request: Request) -> CapturedOut:
@@ -154,8 +158,14 @@ def _add_contexts(app: FastAPI) -> None:
         tuples = [oracle.contract.layers for oracle in service.oracles.values()]
         known = None if None in tuples else [group for layers in tuples for group in layers or ()]
         body = await request.body()
-        found = read_upload(body, service.lm.d_model, known, service.limits.context_tokens)
+        found = read_upload(body, service.base.d_model, known, service.limits.context_tokens)
         return service.keep(caller, found)
+
+    @app.post("/v1/diff", dependencies=LIMITED)
+    async def difference(given: DiffIn, service: Serving, caller: Caller) -> CapturedOut:
+        """Subtract what is kept under two handles; the difference is kept under a third."""
+        finetuned, base = (service.store.get(caller, handle) for handle in (given.finetuned, given.base))
+        return service.keep(caller, diff(finetuned, base))
 
     @app.delete("/v1/activations/{handle}", dependencies=LIMITED, status_code=204)
     async def forget(handle: str, service: Serving, caller: Caller) -> None:
@@ -164,19 +174,19 @@ def _add_contexts(app: FastAPI) -> None:
 
 
 def _add_questions(app: FastAPI) -> None:
-    @app.post("/v1/ask", dependencies=LIMITED)
+    @app.post("/v1/ask", dependencies=LIMITED, responses=STREAMED)
     async def ask(given: AskIn, service: Serving, caller: Caller, request: Request) -> AnswersOut:
         """Ask questions; with `stream` each answer comes as it is made, and again with its controls."""
         step = service.asked(caller, given)
         return await _results(service, caller, step, request, "answer", given.stream)  # type: ignore[return-value]
 
-    @app.post("/v1/score", dependencies=LIMITED)
+    @app.post("/v1/score", dependencies=LIMITED, responses=STREAMED)
     async def score(given: ScoreIn, service: Serving, caller: Caller, request: Request) -> ScoresOut:
         """Score questions with given choices; with `stream` as in `/v1/ask`."""
         step = service.scored(caller, given)
         return await _results(service, caller, step, request, "score", given.stream)  # type: ignore[return-value]
 
-    @app.post("/v1/scan", dependencies=LIMITED)
+    @app.post("/v1/scan", dependencies=LIMITED, responses=STREAMED)
     async def scan(given: ScanIn, service: Serving, caller: Caller, request: Request) -> ScansOut:
         """Score yes/no questions at every position; with `stream` progress comes on the way."""
         step = service.scanned(caller, given)

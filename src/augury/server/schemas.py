@@ -16,7 +16,9 @@ Layer = Annotated[int, Field(ge=0, le=10_000)]
 Position = Annotated[int, Field(ge=-MOST_TOKENS, le=MOST_TOKENS)]
 Question = Annotated[str, Field(min_length=1, max_length=LONGEST_QUESTION)]
 Handle = Annotated[str, Field(min_length=1, max_length=100)]
+Target = Annotated[str, Field(min_length=1, max_length=200)]
 End = Literal["closed", "generation", "open", "thinking"]
+BASE = "base"  # what the target without any adapter is called
 
 
 class In(BaseModel):
@@ -69,17 +71,21 @@ class ReadingIn(In):
         context: It is captured for this request alone.
         layers: Layers to read; of a handle a selection among its own. None: the oracle's.
         positions: A selector such as `last 8`, `all` or `role(assistant)`, or indices; of a handle a selection.
+        target: Which target reads the context; None: the base. A handle says by itself what was read.
     """
 
     handle: Handle | None = None
     context: ContextIn | None = None
     layers: Annotated[tuple[Layer, ...] | None, Field(min_length=1, max_length=64)] = None
     positions: Annotated[str, Field(max_length=1000)] | tuple[Position, ...] | None = None
+    target: Target | None = None
 
     @model_validator(mode="after")
     def _one(self) -> ReadingIn:
         if (self.handle is None) == (self.context is None):
             raise ValueError("pass a handle or a context, and not both")
+        if self.handle is not None and self.target is not None:
+            raise ValueError("a target reads a context: what is kept under a handle was read already")
         return self
 
 
@@ -151,13 +157,29 @@ class CaptureIn(In):
 
     Attributes:
         context: What the target reads.
-        layers: None: those that the first oracle reads.
+        layers: None: those that the oracle reads.
         positions: A selector, or indices.
+        target: Which target reads it; None: the base.
+        oracle: Whose layers are taken where none are named; None: the first that is served.
     """
 
     context: ContextIn
     layers: Annotated[tuple[Layer, ...] | None, Field(min_length=1, max_length=64)] = None
     positions: Annotated[str, Field(max_length=1000)] | tuple[Position, ...] = "all"
+    target: Target | None = None
+    oracle: Annotated[str | None, Field(max_length=200)] = None
+
+
+class DiffIn(In):
+    """Two handles of the caller, captured from the same tokens at the same layers and positions.
+
+    Attributes:
+        finetuned: What the fine-tune gave.
+        base: What the base gave.
+    """
+
+    finetuned: Handle
+    base: Handle
 
 
 class TokenizeIn(In):
@@ -167,13 +189,25 @@ class TokenizeIn(In):
 
 
 class GenerateIn(In):
-    """A context that the target is to go on from."""
+    """A context that the target is to go on from.
+
+    Attributes:
+        context: What the target reads.
+        max_new_tokens: At most so many.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling.
+        seed: Of the sampling.
+        target: Which target writes; None: the base.
+        stream: Whether what has been written so far is sent as it comes, as server-sent events.
+    """
 
     context: ContextIn
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] = 128
     temperature: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+    target: Target | None = None
+    stream: bool = False
 
 
 class SpanOut(Out):
@@ -221,6 +255,9 @@ class CapturedOut(Out):
         bytes: What they take.
         seconds: How long they are kept after they were last used.
         tokens: The context, where there is one.
+        target: The target that was read; None: of an upload or a difference.
+        relative_norms: Of a difference: `||difference|| / ||base||`, by layer and position.
+        noise_floor: Of a difference: the relative norm that equal models would show.
     """
 
     handle: str
@@ -230,6 +267,9 @@ class CapturedOut(Out):
     bytes: int
     seconds: float
     tokens: TokensOut | None
+    target: str | None
+    relative_norms: tuple[tuple[float, ...], ...] | None
+    noise_floor: float | None
 
 
 class AnswersOut(Out):
@@ -268,6 +308,8 @@ class OracleOut(Out):
         max_slots: The most activations that it was trained on; None: not known.
         coefficient: Of its injection.
         notes: What could not be checked when it was loaded.
+        yes_no_prefix: What stands before a yes/no question.
+        max_new_tokens: What an answer gets where none is given.
     """
 
     name: str
@@ -275,6 +317,20 @@ class OracleOut(Out):
     max_slots: int | None
     coefficient: float
     notes: tuple[str, ...]
+    yes_no_prefix: str
+    max_new_tokens: int
+
+
+class ServedOut(Out):
+    """A target that is served.
+
+    Attributes:
+        name: What it is called here; `base` is the model without any adapter.
+        model: The model that it is.
+    """
+
+    name: str
+    model: str
 
 
 class LimitsOut(Out):
@@ -289,11 +345,21 @@ class LimitsOut(Out):
 
 
 class InfoOut(Out):
-    """What is served."""
+    """What is served.
+
+    Attributes:
+        version: Of this package.
+        model: The base.
+        chats: Whether it has a chat template.
+        targets: What may be read; the first is the base.
+        oracles: What may be asked; the first is asked where none is named.
+        limits: What one request may ask for.
+    """
 
     version: str
     model: ModelIdentity
     chats: bool
+    targets: tuple[ServedOut, ...]
     oracles: tuple[OracleOut, ...]
     limits: LimitsOut
 

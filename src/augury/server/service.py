@@ -1,4 +1,4 @@
-"""What is served: a target, oracles on it, and the engine; requests become jobs, and their parts come back."""
+"""What is served: targets, oracles on the base, and the engine; requests become jobs, and their parts come back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from augury.activations import Activations, resolve_layers
 from augury.errors import InputError, NotFoundError
@@ -30,6 +32,7 @@ from augury.server.schemas import (
     ReadingIn,
     ScanIn,
     ScoreIn,
+    ServedOut,
     SpanOut,
     TokensOut,
 )
@@ -48,19 +51,19 @@ class Service:
     """The rooms behind the HTTP interface.
 
     Attributes:
-        lm: The target.
+        targets: By name; the first is the base, without any adapter, which is read where none is named.
         oracles: By name; the first is asked where none is named.
         limits: What callers may ask for.
     """
 
-    lm: LanguageModel
+    targets: Mapping[str, LanguageModel]
     oracles: Mapping[str, Oracle]
     limits: Limits = field(default_factory=Limits)
     stopping: bool = False
 
     def __post_init__(self) -> None:
         self.store, self.gate = Store(self.limits), Gate(self.limits)
-        steps = Steps(self.lm, self.oracles, most_bytes=self.limits.caller_bytes)
+        steps = Steps(self.targets, self.oracles, most_bytes=self.limits.caller_bytes)
         self.engine = Engine(steps.run, Queue(self.limits.queued))
 
     def stop(self, within: float) -> None:
@@ -114,6 +117,19 @@ class Service:
                 found[number] = result
         return [found[number] for number in sorted(found)]
 
+    @property
+    def base(self) -> LanguageModel:
+        """The model that oracles run on, without any adapter."""
+        return next(iter(self.targets.values()))
+
+    def target(self, name: str | None) -> str:
+        """The name of a target; the base's where none is named.
+
+        Raises:
+            NotFoundError: It is not served.
+        """
+        return _among(self.targets, name, "target")
+
     def oracle(self, name: str | None) -> tuple[str, Oracle]:
         """An oracle by its name; the first where none is named.
 
@@ -122,10 +138,7 @@ class Service:
         """
         if not self.oracles:
             raise NotFoundError("No oracle is served.", "the service was started without one", "start it with --oracle")
-        chosen = next(iter(self.oracles)) if name is None else name
-        if chosen not in self.oracles:
-            why, instead = f"served are {', '.join(self.oracles)}", "name one of these"
-            raise NotFoundError(f"There is no oracle {chosen[:80]!r} here.", why, instead)
+        chosen = _among(self.oracles, name, "oracle")
         return chosen, self.oracles[chosen]
 
     def context(self, given: ContextIn) -> Context:
@@ -139,7 +152,7 @@ class Service:
         wanted = _selector(given.positions)
         if given.handle is not None:
             kept = self.store.get(caller, given.handle)
-            chosen = kept if given.layers is None else kept.at_layers(resolve_layers(self.lm.n_layers, given.layers))
+            chosen = kept if given.layers is None else kept.at_layers(resolve_layers(self.base.n_layers, given.layers))
             return then(at_positions(oracle.base, chosen, wanted))
         assert given.context is not None
         layers = default_layers(oracle.contract) if given.layers is None else given.layers
@@ -148,8 +161,8 @@ class Service:
             step = then(acts)
             return step.key, step
 
-        chosen_layers = resolve_layers(self.lm.n_layers, layers)
-        return Capture(self.context(given.context), chosen_layers, positions if wanted is None else wanted, go_on)
+        chosen_layers, selector = resolve_layers(self.base.n_layers, layers), positions if wanted is None else wanted
+        return Capture(self.target(given.target), self.context(given.context), chosen_layers, selector, go_on)
 
     def asked(self, caller: str, given: AskIn) -> Step:
         """The first step of questions in words.
@@ -187,17 +200,18 @@ class Service:
             lambda acts: Scan(name, acts, given.questions, given.window, given.coefficient, donors),
         )  # fmt: skip
 
-    def captured(self, given: CaptureIn) -> Step:
+    def captured(self, given: CaptureIn) -> Capture:
         """A context whose activations are to be kept."""
-        layers = given.layers or (default_layers(self.oracle(None)[1].contract) if self.oracles else "62%")
-        chosen = resolve_layers(self.lm.n_layers, layers)
-        return Capture(self.context(given.context), chosen, _selector(given.positions))
+        named = given.oracle is not None or bool(self.oracles)
+        own = default_layers(self.oracle(given.oracle)[1].contract) if named else "62%"
+        layers = resolve_layers(self.base.n_layers, given.layers or own)
+        return Capture(self.target(given.target), self.context(given.context), layers, _selector(given.positions))
 
     def generated(self, given: GenerateIn) -> Step:
         """A context that the target goes on from."""
         self._bounded((), 0, given.max_new_tokens)
         settings = given.model_dump(include={"max_new_tokens", "temperature", "top_p", "seed"})
-        return Generate(self.context(given.context), settings)
+        return Generate(self.target(given.target), self.context(given.context), settings)
 
     def _bounded(self, questions: tuple[str, ...], samples: int = 0, tokens: int = 1) -> None:
         limits = self.limits
@@ -208,7 +222,7 @@ class Service:
                     f"There are too many {what}.", f"{given} were asked for, and {most} may be", "ask less"
                 )
 
-    def keep(self, caller: str, acts: Activations) -> CapturedOut:
+    def keep(self, caller: str, acts: Activations, target: str | None = None) -> CapturedOut:
         """Keep activations; what the caller is told of them."""
         tokens = None if acts.transcript is None else self.tokens(acts.transcript)
         handle = self.store.put(caller, acts)  # last: what fails after it would be kept under a handle nobody knows
@@ -220,22 +234,25 @@ class Service:
             bytes=bytes_of(acts),
             seconds=self.limits.kept_seconds,
             tokens=tokens,
+            target=target,
+            relative_norms=_listed(acts.relative_norms),
+            noise_floor=acts.noise_floor,
         )
 
     def tokens(self, transcript: Transcript) -> TokensOut:
         """A context as tokens."""
-        known = set(self.lm.tokenizer.all_special_ids) if self.lm.tokenizer is not None else set()
+        known = set(self.base.tokenizer.all_special_ids) if self.base.tokenizer is not None else set()
         spans = tuple(SpanOut(role=span.role, start=span.start, stop=span.stop) for span in transcript.spans)
         return TokensOut(
             token_ids=transcript.token_ids,
-            tokens=tuple(decoded(self.lm, [token], special=True) for token in transcript.token_ids),
+            tokens=tuple(decoded(self.base, [token], special=True) for token in transcript.token_ids),
             special=tuple(token in known for token in transcript.token_ids),
             spans=spans,
         )
 
     def text(self, token_ids: Sequence[int]) -> str:
         """Token ids as text, without special tokens."""
-        return decoded(self.lm, list(token_ids))
+        return decoded(self.base, list(token_ids))
 
     def info(self, version: str) -> InfoOut:
         """What is served."""
@@ -246,13 +263,31 @@ class Service:
                 max_slots=None if oracle.contract.positions is None else oracle.contract.positions.max_slots,
                 coefficient=oracle.contract.injection.coefficient,
                 notes=oracle.notes,
+                yes_no_prefix=oracle.contract.prompt.yes_no_prefix,
+                max_new_tokens=new_tokens(oracle.contract, None),
             )
             for name, oracle in self.oracles.items()
         )
         limits = LimitsOut(**{name: getattr(self.limits, name) for name in LimitsOut.model_fields})
-        model = self.lm.identity
+        model, targets = (
+            self.base.identity,
+            tuple(ServedOut(name=name, model=lm.name) for name, lm in self.targets.items()),
+        )
         chats = model.chat_template_hash is not None
-        return InfoOut(version=version, model=model, chats=chats, oracles=oracles, limits=limits)
+        return InfoOut(version=version, model=model, chats=chats, targets=targets, oracles=oracles, limits=limits)
+
+
+def _among(served: Mapping[str, Any], name: str | None, what: str) -> str:
+    """A name that is served; the first where none is given."""
+    chosen = next(iter(served)) if name is None else name
+    if chosen not in served:
+        why = f"served are {', '.join(served) or 'none'}"
+        raise NotFoundError(f"There is no {what} {chosen[:80]!r} here.", why, "name one of these")
+    return chosen
+
+
+def _listed(norms: Tensor | None) -> tuple[tuple[float, ...], ...] | None:
+    return None if norms is None else tuple(map(tuple, norms.tolist()))
 
 
 def _selector(given: Any) -> Any:

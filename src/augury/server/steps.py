@@ -65,8 +65,9 @@ class Tokenize:
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """Capture a context, and go on with its activations, or tell them as `captured`."""
+    """Let a target read a context, and go on with its activations, or tell them as `captured`."""
 
+    target: str
     context: Context
     layers: tuple[int, ...]
     positions: Any
@@ -74,7 +75,7 @@ class Capture:
 
     @property
     def key(self) -> Hashable:
-        return "capture", self.layers
+        return "capture", self.target, self.layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +160,9 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class Generate:
-    """Let the target go on; told as `generated`."""
+    """Let a target go on; told as `generated`."""
 
+    target: str
     context: Context
     settings: Mapping[str, Any]
 
@@ -173,19 +175,24 @@ S = TypeVar("S", bound=Step)
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """The model and the oracles on it that steps are done with.
+    """The targets and the oracles that steps are done with.
 
     Attributes:
-        lm: The target.
+        targets: By name; the first is the base.
         oracles: By name.
         batch_size: Rows in a forward pass.
         most_bytes: Of what one context's activations may take.
     """
 
-    lm: LanguageModel
+    targets: Mapping[str, LanguageModel]
     oracles: Mapping[str, Oracle]
     batch_size: int = 16
     most_bytes: int | None = None
+
+    @property
+    def base(self) -> LanguageModel:
+        """The model without any adapter."""
+        return next(iter(self.targets.values()))
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """One step of each job, all of one kind and key."""
@@ -207,21 +214,21 @@ class Steps:
         if isinstance(step, Scan):
             return self._scan(job)
         if isinstance(step, Tokenize):
-            return Outcome((("tokens", step.context.transcript(self.lm)),))
+            return Outcome((("tokens", step.context.transcript(self.base)),))
         assert isinstance(step, Generate)
         return self._generate(step)
 
     def _capture(self, steps: Sequence[Capture]) -> list[Outcome]:
         """Contexts that are read at the same positions together; a selector may match other tokens in each."""
-        found: dict[int, Activations] = {}
+        lm, found = self.targets[steps[0].target], dict[int, Activations]()
         by_selector: dict[str, list[int]] = {}
         for i, step in enumerate(steps):
             by_selector.setdefault(repr(step.positions), []).append(i)
         for members in by_selector.values():
-            transcripts = [steps[i].context.transcript(self.lm) for i in members]
+            transcripts = [steps[i].context.transcript(lm) for i in members]
             for transcript in transcripts:
                 self._check_size(transcript, steps[members[0]])
-            taken = capture(self.lm, transcripts, steps[0].layers, steps[members[0]].positions)
+            taken = capture(lm, transcripts, steps[0].layers, steps[members[0]].positions)
             found.update(zip(members, taken, strict=True))
         return [
             Outcome((("captured", found[i]),)) if step.then is None else Outcome(more=step.then(found[i]))
@@ -230,8 +237,8 @@ class Steps:
 
     def _check_size(self, transcript: Transcript, step: Capture) -> None:
         """Before anything is captured: memory that has run out may take the whole service with it."""
-        rows = len(resolve(self.lm, transcript, step.positions))
-        size = capture_bytes(self.lm, len(step.layers), rows)
+        rows = len(resolve(self.base, transcript, step.positions))
+        size = capture_bytes(self.base, len(step.layers), rows)
         if self.most_bytes is not None and size > self.most_bytes:
             why = f"{len(step.layers)} layers at {rows} positions take {size} bytes, and {self.most_bytes} may be"
             raise InputError("These activations are too many.", why, "read fewer positions or layers")
@@ -292,9 +299,9 @@ class Steps:
         return Outcome((("scan", (step.at, found)),), _next(rest) if rest.at < len(step.questions) else None)
 
     def _generate(self, step: Generate) -> Outcome:
-        context = step.context
-        step.context.transcript(self.lm)  # too long is told before anything is written
-        return Outcome((("generated", generate(self.lm, context.source, end=context.end, **step.settings)),))
+        context, lm = step.context, self.targets[step.target]
+        context.transcript(lm)  # too long is told before anything is written
+        return Outcome((("generated", generate(lm, context.source, end=context.end, **step.settings)),))
 
     def _items(
         self, steps: Sequence[Ask] | Sequence[ScoreAll], worded: Callable[[Oracle, str], str]

@@ -14,12 +14,13 @@ import pytest
 import torch
 import uvicorn
 
-from augury.activations import capture
+from augury.activations import capture, diff
 from augury.activations.store import save
 from augury.lm import generate, transcript_of
 from augury.oracle.wire import AnswerOut, ScanOut, ScoreOut
 from augury.server.app import make_app
 from augury.server.auth import Callers, read_tokens
+from augury.server.events import EVENTS
 from augury.server.limits import Limits
 from augury.server.service import Service
 
@@ -48,7 +49,7 @@ def serving(service: Service, callers: Callers = NOBODY, hosts=("127.0.0.1", "lo
 
 @pytest.fixture(scope="module")
 def service(oracle):
-    return Service(oracle.lm, {"o": oracle}, Limits(per_minute=1e6, burst=10_000, at_once=100))
+    return Service({"base": oracle.base}, {"o": oracle}, Limits(per_minute=1e6, burst=10_000, at_once=100))
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ def guarded(service, tmp_path_factory):
     path.write_text(f"ana: {ANA}\nben: {BEN}\n")
     path.chmod(0o600)
     limited = Service(
-        service.lm,
+        service.targets,
         service.oracles,
         Limits(per_minute=6000, burst=200, at_once=4, body_bytes=20_000, upload_bytes=50_000),
     )
@@ -363,7 +364,7 @@ def test_what_fails_inside_is_told_without_its_inside(client, service, monkeypat
 
 
 def test_stopping_under_load_finishes_or_tells(oracle):
-    service = Service(oracle.lm, {"o": oracle}, Limits(per_minute=1e6, burst=1000, at_once=100))
+    service = Service({"base": oracle.base}, {"o": oracle}, Limits(per_minute=1e6, burst=1000, at_once=100))
     with ThreadPoolExecutor(8) as pool:
         with serving(service) as url:
 
@@ -376,3 +377,27 @@ def test_stopping_under_load_finishes_or_tells(oracle):
         ended = [one.exception() or one.result() for one in asked]
     assert all(isinstance(found, Exception) or found in (200, 503) for found in ended), ended
     assert 200 in ended
+
+
+def test_a_difference_is_kept_under_a_handle(client, oracle):
+    handles = [client.post("/v1/capture", json={"context": {"text": TEXT}}).json()["handle"] for _ in range(2)]
+    kept = client.post("/v1/diff", json={"finetuned": handles[0], "base": handles[1]}).json()
+    alone = diff(*(capture(oracle.base, TEXT, oracle.contract.layers[0], "all") for _ in range(2)))
+    assert kept["target"] is None and kept["noise_floor"] == alone.noise_floor
+    assert kept["relative_norms"] == alone.relative_norms.tolist() == [[0.0] * len(alone)]
+    found = client.post("/v1/ask", json={**plain(), "reading": {"handle": kept["handle"]}})
+    assert found.status_code == 400 and "not above the noise" in found.json()["what"]
+    again = client.post("/v1/diff", json={"finetuned": kept["handle"], "base": handles[1]})
+    assert again.status_code == 400 and "a difference already" in again.json()["why"]
+    gone = client.post("/v1/diff", json={"finetuned": "x", "base": handles[1]})
+    assert gone.status_code == 404 and gone.json()["code"] == "not-found"
+
+
+def test_the_page_of_the_interface_holds_every_event(client):
+    page = client.get("/v1/openapi.json").json()
+    schemas = page["components"]["schemas"]
+    assert {model.__name__ for model in EVENTS.values()} <= set(schemas)
+    assert set(schemas["AnswerEvent"]["properties"]) == {"number", "answer"}
+    for verb in ("ask", "score", "scan", "generate"):
+        told = page["paths"][f"/v1/{verb}"]["post"]["responses"]["200"]["content"]
+        assert set(told) == {"application/json", "text/event-stream"}

@@ -26,7 +26,7 @@ TURNS = [{"role": "user", "content": "How are you?"}, {"role": "assistant", "con
 
 @pytest.fixture(scope="module")
 def service(oracle):
-    return Service(oracle.lm, {"o": oracle}, Limits(per_minute=1e6, burst=10_000))
+    return Service({"base": oracle.base}, {"o": oracle}, Limits(per_minute=1e6, burst=10_000))
 
 
 @pytest.fixture(scope="module")

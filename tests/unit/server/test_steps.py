@@ -42,7 +42,7 @@ class Waiting:
 
 @pytest.fixture
 def engine(oracle: Oracle):
-    made = Engine(Steps(oracle.lm, {"o": oracle}).run, Queue(1000), most=8)
+    made = Engine(Steps({"base": oracle.base}, {"o": oracle}).run, Queue(1000), most=8)
     yield made
     made.stop(30)
 
@@ -127,8 +127,8 @@ def test_captures_go_together_and_on(engine, oracle):
         step = Ask("o", acts, ("What?",), settings)
         return step.key, step
 
-    found = [put(engine, f"c{i}", Capture(Context(t), layers, "last 2")) for i, t in enumerate(TEXTS)]
-    asked = put(engine, "x", Capture(Context(TEXTS[1]), layers, "all", then))
+    found = [put(engine, f"c{i}", Capture("base", Context(t), layers, "last 2")) for i, t in enumerate(TEXTS)]
+    asked = put(engine, "x", Capture("base", Context(TEXTS[1]), layers, "all", then))
     engine.start()
     for text, one in zip(TEXTS, found, strict=True):
         (acts,) = one.of("captured")
@@ -142,8 +142,10 @@ def test_captures_go_together_and_on(engine, oracle):
 def test_what_would_take_too_much_is_refused_before_it_is_captured(oracle, monkeypatch):
     layers = oracle.contract.layers[0]
     room = 3 * oracle.lm.d_model * 4
-    engine = Engine(Steps(oracle.lm, {"o": oracle}, most_bytes=room).run, Queue(10))
-    few, many = (put(engine, "a", Capture(Context(TEXTS[0]), layers, wanted)) for wanted in ("last 3", "last 4"))
+    engine = Engine(Steps({"base": oracle.base}, {"o": oracle}, most_bytes=room).run, Queue(10))
+    few, many = (
+        put(engine, "a", Capture("base", Context(TEXTS[0]), layers, wanted)) for wanted in ("last 3", "last 4")
+    )
     engine.start()
     assert few.of("captured") and many.ended.wait(10)
     assert isinstance(many.parts[-1][1], InputError) and "too many" in str(many.parts[-1][1])
@@ -152,7 +154,7 @@ def test_what_would_take_too_much_is_refused_before_it_is_captured(oracle, monke
 
 def test_the_target_goes_on_as_it_does_by_itself(engine, oracle):
     settings = {"max_new_tokens": 6, "temperature": 1.0, "seed": 3}
-    told = put(engine, "a", Generate(Context(TEXTS[0]), settings))
+    told = put(engine, "a", Generate("base", Context(TEXTS[0]), settings))
     engine.start()
     assert told.of("generated") == [generate(oracle.lm, TEXTS[0], **settings)]
 
