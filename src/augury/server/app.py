@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -13,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from augury._version import __version__
 from augury.activations import diff
@@ -28,6 +30,7 @@ from augury.lm import Transcript
 from augury.server.auth import Callers
 from augury.server.events import STREAMED, describe
 from augury.server.guard import Guard
+from augury.server.queue import stopping
 from augury.server.refused import BusyError, FullError, LateError, StoppedError, foreseen
 from augury.server.schemas import (
     AnswersOut,
@@ -56,6 +59,7 @@ STATUS: tuple[tuple[type[AuguryError], int], ...] = (
     (ContractError, 409), (FormatError, 400), (InputError, 400), (FullError, 507),
 )  # fmt: skip
 GRACE = 10.0  # seconds in which what was accepted is finished, or told
+READ = 2.0  # seconds in which the end of a stream must have been read
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504, 507)
 }
@@ -100,6 +104,8 @@ def _caller(request: Request) -> str:
 
 def _let_in(request: Request) -> Iterable[None]:
     """One request of a caller, from here to the last byte of its reply."""
+    if _service(request).stopping:
+        raise stopping()
     with _service(request).gate.through(_caller(request)):
         yield
 
@@ -203,6 +209,19 @@ async def _results(
     return {f"{name}s": [result.to_dict() for result in found]}
 
 
+class _Stream(StreamingResponse):
+    """Server-sent events; who does not read them holds the place of a request no longer than the request may take."""
+
+    def __init__(self, events: AsyncIterator[bytes], seconds: float) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await super().__call__(scope, receive, send)
+
+
 async def _streamed(service: Service, caller: str, step: Step, request: Request) -> Response:
     """Parts as server-sent events; what fails before the first is refused as any other request is."""
     parts = service.parts(caller, step, request.is_disconnected)
@@ -220,7 +239,7 @@ async def _streamed(service: Service, caller: str, step: Step, request: Request)
         finally:
             await parts.aclose()
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    return _Stream(events(), service.limits.seconds + READ)
 
 
 def _event(what: str, value: Any) -> bytes:
