@@ -26,6 +26,7 @@ from augury.lm.locks import alone
 from augury.lm.shared import SharedBatch, forward_shared, full_mask, take_rows
 from augury.lm.values import is_number, is_whole
 
+Told = Callable[[Sequence[Sequence[int]]], None]
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-4, 1e4  # outside, logits over the temperature leave float32's range
 
 
@@ -65,7 +66,7 @@ def decode(
     *,
     samples: int = 1,
     prefill: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    step: Callable[[int], None] | None = None,
+    told: Told | None = None,
 ) -> list[list[list[int]]]:
     """Continue every row of a batch, `samples` times each, from one shared prefill.
 
@@ -75,7 +76,8 @@ def decode(
         sampling: How tokens are chosen.
         samples: Continuations per row.
         prefill: A context entered around the prefill only (where activations are injected).
-        step: Called with the number of rows still running after each token.
+        told: Called after each token with what each continuation has so far, row by row; what it raises ends all of
+            them.
 
     Returns:
         For each row its continuations: new token ids, the end token included where one was reached.
@@ -86,7 +88,7 @@ def decode(
         state = prefilled(lm, shared, range(rows), prefill())
         if samples > 1:
             state = keep_rows(state, [row for row in range(rows) for _ in range(samples)])
-        texts = continued(lm, state, sampling, step)
+        texts = continued(lm, state, sampling, told)
     return [texts[i : i + samples] for i in range(0, rows * samples, samples)]
 
 
@@ -122,7 +124,7 @@ def continued(
     lm: LanguageModel,
     state: Running,
     sampling: Sampling,
-    step: Callable[[int], None] | None = None,
+    told: Told | None = None,
     chosen: Callable[[Sequence[int], Tensor, Tensor], None] | None = None,
 ) -> list[list[int]]:
     """What follows each row of a batch: new token ids, the end token included where one was reached.
@@ -131,7 +133,7 @@ def continued(
         lm: The model, with the adapters that should answer already on.
         state: The batch; it is used up.
         sampling: How tokens are chosen.
-        step: Called with the number of rows still running after each token.
+        told: Called after each token with what each row has so far; what it raises ends all of them.
         chosen: Called with the rows still running, their logits `[rows, vocab]`, and the tokens chosen, `[rows]`.
     """
     rows = len(state.alive)
@@ -146,9 +148,9 @@ def continued(
             chosen(state.alive, state.logits, tokens)
         for row, token in zip(state.alive, tokens.tolist(), strict=True):
             texts[row].append(token)
+        if told is not None:
+            told(texts)
         going = [i for i, row in enumerate(state.alive) if texts[row][-1] not in ends]
-        if step is not None:
-            step(len(going))
         if not going or count == sampling.max_new_tokens:
             break
         if len(going) < len(state.alive):
@@ -243,6 +245,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     end: End | None = None,
+    told: Callable[[Sequence[int]], None] | None = None,
 ) -> Transcript:
     """Let the target continue a conversation or a text, and keep the sampled token ids.
 
@@ -254,6 +257,7 @@ def generate(
         top_p: Nucleus sampling.
         seed: Of the sampling.
         end: Of messages: `generation` (default) or `thinking`.
+        told: Called after each token with all new token ids so far; what it raises ends the generation.
 
     Returns:
         The whole transcript; its last span, of role `assistant`, is what was generated.
@@ -265,8 +269,13 @@ def generate(
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     start = started(lm, messages, end, max_new_tokens)
     with alone(lm.model), adapters_on(lm.model, lm.target_adapters):
-        [[new]] = decode(lm, left_pad([start.token_ids], lm.pad_id, lm.device), sampling)
+        batch, one = left_pad([start.token_ids], lm.pad_id, lm.device), None if told is None else _of_one(told)
+        [[new]] = decode(lm, batch, sampling, told=one)
     return extended(start, new, lm)
+
+
+def _of_one(told: Callable[[Sequence[int]], None]) -> Told:
+    return lambda texts: told(texts[0])
 
 
 def started(lm: LanguageModel, source: Any, end: End | None, new_tokens: int) -> Transcript:

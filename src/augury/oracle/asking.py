@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING
 
 from augury.contract import Contract
 from augury.errors import ContractError, InputError
@@ -12,17 +13,14 @@ from augury.lm import Sampling
 from augury.lm.values import is_whole
 from augury.oracle.answers import Answer, Settings, Unavailable
 from augury.oracle.consensus import consensus, normalise_answer
-from augury.oracle.controls import CONTROLS, Item, answering, plans, run_plans
-from augury.oracle.passes import Row, Runner, decode_rows
+from augury.oracle.controls import Item, answering, plans, run_plans
+from augury.oracle.passes import Row, RowsTold, Runner, Texts, decode_rows
 from augury.oracle.reading import decoded
 
 if TYPE_CHECKING:
     from augury.oracle.oracle import Oracle
 
 DEFAULT_NEW_TOKENS = 24
-
-Texts = list[list[int]]
-T = TypeVar("T")
 
 
 def new_tokens(contract: Contract, given: int | None) -> int:
@@ -73,10 +71,16 @@ def ask_items(
     *,
     donors: int | None = None,
     done: Callable[[int], None] | None = None,
+    told: RowsTold | None = None,
 ) -> list[Answer]:
-    """Ask each item; with `donors` (a number of donors) under all controls too."""
-    rows = [item.row for item in items]
-    texts = [text for group in _apart(rows, settings) for text in _texts(runner, group, settings, done)]
+    """Ask each item; with `donors` (a number of donors) under all controls too.
+
+    `told` is called after each token with what there is so far of each item that is being answered.
+    """
+    texts: list[Texts] = []
+    for group in _apart(items, settings):
+        rows = [items[i].row for i in group]
+        texts += _texts(runner, rows, settings, done, None if told is None else partial(_told_from, told, group[0]))
     answers = [answer_of(oracle, item, runner, text, settings) for item, text in zip(items, texts, strict=True)]
     return answers if donors is None else with_controls(oracle, items, runner, settings, answers, donors)
 
@@ -90,38 +94,59 @@ def with_controls(
     donors: int,
 ) -> list[Answer]:
     """The answers to these items, with the same question under every control."""
-    planned = plans(runner.lm, runner.contract, items, settings.max_new_tokens)
+    results = dict(enumerate(answers))
+    for some in controlled(oracle, items, runner, settings, answers, donors):
+        results |= some
+    return list(results.values())
+
+
+def controlled(
+    oracle: Oracle,
+    items: Sequence[Item],
+    runner: Runner,
+    settings: Settings,
+    answers: Sequence[Answer],
+    donors: int,
+    told: RowsTold | None = None,
+) -> Iterator[dict[int, Answer]]:
+    """The answers, by number, with the controls that there are so far, whenever some have been run.
+
+    The last of each number has them all. What `told` raises, which is called after each token, ends it.
+    """
     who = answering(runner, oracle.reader)
-    found = [
-        by_name
-        for group in _apart(planned, settings)
-        for by_name in run_plans(group, who, lambda whose, rows: _texts(whose, rows, settings))
-    ]
-    results = []
-    for item, answer, plan, by_name in zip(items, answers, planned, found, strict=True):
-        made: dict[str, Answer | Unavailable] = {}
-        for name in CONTROLS:
-            kept = plan[name]
-            if isinstance(kept, Unavailable):
-                made[name] = kept
-            elif name in by_name:
-                control = answer_of(oracle, item, who[name], by_name[name], settings)
-                made[name] = replace(control, same_as_real=same_share(control, answer))
-            else:
-                made[name] = donor_answer(oracle, item, runner, settings, donors, answer)
-        results.append(replace(answer, controls=made))
-    return results
+
+    def run(whose: Runner, rows: Sequence[Row]) -> list[Texts]:
+        return _texts(whose, rows, settings, told=told)
+
+    def made(i: int, name: str, texts: Texts) -> Answer:
+        control = answer_of(oracle, items[i], who[name], texts, settings)
+        return replace(control, same_as_real=same_share(control, answers[i]))
+
+    def of_donors(i: int) -> Answer | Unavailable:
+        return donor_answer(oracle, items[i], runner, settings, donors, answers[i], told)
+
+    planned = plans(runner.lm, runner.contract, items, settings.max_new_tokens)
+    for found in run_plans(planned, _apart(items, settings), who, run, made, of_donors):
+        yield {i: replace(answers[i], controls=controls) for i, controls in found.items()}
 
 
-def _apart(things: Sequence[T], settings: Settings) -> list[Sequence[T]]:
-    """Samples are drawn item by item, so that a seed gives the same whatever else is asked."""
-    return [[thing] for thing in things] if settings.samples else [things]
+def _apart(items: Sequence[Item], settings: Settings) -> list[Sequence[int]]:
+    """Items by number; samples are drawn item by item, so that a seed gives the same whatever else is asked."""
+    return [[i] for i in range(len(items))] if settings.samples else [range(len(items))]
 
 
 def _texts(
-    runner: Runner, rows: Sequence[Row], settings: Settings, done: Callable[[int], None] | None = None
+    runner: Runner,
+    rows: Sequence[Row],
+    settings: Settings,
+    done: Callable[[int], None] | None = None,
+    told: RowsTold | None = None,
 ) -> list[Texts]:
-    return decode_rows(runner, rows, _sampling(settings), max(1, settings.samples), done)
+    return decode_rows(runner, rows, _sampling(settings), max(1, settings.samples), done, told)
+
+
+def _told_from(told: RowsTold, first: int, texts: Mapping[int, Sequence[Sequence[int]]]) -> None:
+    told({first + i: own for i, own in texts.items()})
 
 
 def answer_of(oracle: Oracle, item: Item, runner: Runner, texts: Texts, settings: Settings) -> Answer:
@@ -161,7 +186,13 @@ def same_share(control: Answer, real: Answer) -> float:
 
 
 def donor_answer(
-    oracle: Oracle, item: Item, runner: Runner, settings: Settings, donors: int, real: Answer
+    oracle: Oracle,
+    item: Item,
+    runner: Runner,
+    settings: Settings,
+    donors: int,
+    real: Answer,
+    told: RowsTold | None = None,
 ) -> Answer | Unavailable:
     """The most common greedy answer among the donors, and how many of them give the real one."""
     greedy = Settings(0, 0.0, settings.max_new_tokens, settings.seed)
@@ -170,6 +201,6 @@ def donor_answer(
         return rows
     key = ("ask", item.acts.layers, item.prompt.token_ids, runner.coefficient, greedy, donors)
     together = replace(runner, batch_size=max(runner.batch_size, len(rows)))
-    texts = oracle.remember(key, lambda: [text[0] for text in _texts(together, rows, greedy)])
+    texts = oracle.remember(key, lambda: [text[0] for text in _texts(together, rows, greedy, told=told)])
     answer = answer_of(oracle, item, runner, texts, replace(greedy, samples=len(texts)))
     return replace(answer, settings=greedy, same_as_real=same_share(answer, real))

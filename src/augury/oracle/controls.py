@@ -10,7 +10,7 @@ untrained     same prompt, same injection, oracle adapter off
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -33,6 +33,7 @@ NONE, SHUFFLED, TEXT_WINDOW, TEXT_ALL, UNTRAINED = CONTROLS = (
 )
 WITH_ORACLE, WITH_READER = frozenset((NONE, SHUFFLED)), frozenset((TEXT_WINDOW, TEXT_ALL))
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -152,17 +153,40 @@ def answering(runner: Runner, reader: str | None) -> dict[str, Runner]:
 
 def run_plans(
     planned: Sequence[dict[str, Plan]],
+    together: Iterable[Sequence[int]],
     who: Mapping[str, Runner],
-    run: Callable[[Runner, list[Row]], Sequence[T]],
-) -> list[dict[str, T]]:
-    """Run all rows of all items, those that one runner answers in one batched call."""
-    found: list[dict[str, T]] = [{} for _ in planned]
-    for runner in dict.fromkeys(who.values()):
-        wanted = [
-            (i, name, row) for i, plan in enumerate(planned) for name, row in plan.items()
-            if who[name] is runner and isinstance(row, Row)
-        ]  # fmt: skip
-        results = run(runner, [row for _, _, row in wanted]) if wanted else ()
-        for (i, name, _), result in zip(wanted, results, strict=True):
-            found[i][name] = result
-    return found
+    run: Callable[[Runner, list[Row]], Sequence[R]],
+    made: Callable[[int, str, R], T],
+    donors: Callable[[int], T | Unavailable],
+) -> Iterator[dict[int, dict[str, T | Unavailable]]]:
+    """Run all controls; each time some have been run, those that there are so far of the items that got one.
+
+    Args:
+        planned: What each control of each item runs.
+        together: The numbers of the items whose rows may be run in one batched call.
+        who: Who answers each control.
+        run: Runs rows.
+        made: What a control of an item is, from what its row gave.
+        donors: The control `shuffled` of an item, where donors of the bank are asked.
+    """
+    controls: list[dict[str, T | Unavailable]] = [
+        {name: row for name, row in plan.items() if isinstance(row, Unavailable)} for plan in planned
+    ]
+    for group in together:
+        for runner in dict.fromkeys(who.values()):
+            wanted = [
+                (i, name, row) for i in group for name, row in planned[i].items()
+                if who[name] is runner and isinstance(row, Row)
+            ]  # fmt: skip
+            results = run(runner, [row for _, _, row in wanted]) if wanted else ()
+            for (i, name, _), result in zip(wanted, results, strict=True):
+                controls[i][name] = made(i, name, result)
+            yield {i: _in_order(controls[i]) for i, _, _ in wanted}
+    for i, plan in enumerate(planned):
+        if plan[SHUFFLED] is None:
+            controls[i][SHUFFLED] = donors(i)
+            yield {i: _in_order(controls[i])}
+
+
+def _in_order(controls: Mapping[str, T]) -> dict[str, T]:
+    return {name: controls[name] for name in CONTROLS if name in controls}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +16,14 @@ from augury.lm import LanguageModel, Sampling
 from augury.lm.adapters import adapters_on
 from augury.lm.batch import columns_of
 from augury.lm.finite import finite
-from augury.lm.generate import decode
+from augury.lm.generate import Told, decode
 from augury.lm.logprobs import continuation_logprobs
 from augury.lm.shared import SharedBatch, forward_shared, share_prefix
 from augury.oracle.inject import injecting
 from augury.oracle.prompt import Prompt
+
+Texts = list[list[int]]
+RowsTold = Callable[[Mapping[int, Sequence[Sequence[int]]]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,25 +83,41 @@ def decode_rows(
     sampling: Sampling,
     samples: int = 1,
     done: Callable[[int], None] | None = None,
-) -> list[list[list[int]]]:
+    told: RowsTold | None = None,
+) -> list[Texts]:
     """Continue each row, `samples` times from one shared prefill.
+
+    Args:
+        runner: Who answers.
+        rows: The prompts.
+        sampling: How tokens are chosen.
+        samples: Continuations per row.
+        done: Called with the number of rows that have been continued.
+        told: Called after each token with the continuations so far, by the number of the row, of the rows that run
+            together; what it raises ends them.
 
     Returns:
         For each row its continuations as token ids, the end token included where one was reached.
     """
-    found: list[list[list[int]]] = [[] for _ in rows]
+    found: list[Texts] = [[] for _ in rows]
     lm = runner.lm
     for group in runner.groups(rows):
         members = [rows[i] for i in group]
         with adapters_on(lm.model, runner.adapters):
             batch = _batch(lm, members, sampling.max_new_tokens)
             fill = _Filling(runner, members, batch.offsets)
-            texts = decode(lm, batch, sampling, samples=samples, prefill=fill)
+            texts = decode(lm, batch, sampling, samples=samples, prefill=fill, told=_of_rows(told, group, samples))
         for i, text in zip(group, texts, strict=True):
             found[i] = text
         if done is not None:
             done(len(group))
     return found
+
+
+def _of_rows(told: RowsTold | None, group: Sequence[int], samples: int) -> Told | None:
+    if told is None:
+        return None
+    return lambda texts: told({i: texts[at * samples : (at + 1) * samples] for at, i in enumerate(group)})
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,14 +93,15 @@ def at_positions(base: LanguageModel, acts: Activations, positions: Any) -> Acti
         why = "a bare tensor does not say which tokens its rows were"
         raise InputError("positions= cannot select here.", why, "slice the tensor itself, and leave positions= out")
     wanted = resolve(base, acts.transcript, positions)
-    missing = [position for position in wanted if position not in acts.positions]
+    places = dict(zip(reversed(acts.positions), reversed(range(len(acts))), strict=True))  # of equal ones the first
+    missing = [position for position in wanted if position not in places]
     if missing:
         raise InputError(
             f"The positions {positions!s} were not all captured.",
             f"{missing[:8]} are not among the {len(acts)} from {min(acts.positions)} to {max(acts.positions)}",
             "capture them, or select by place among what there is, such as acts[-1]",
         )
-    return acts[[acts.positions.index(position) for position in wanted]]
+    return acts[[places[position] for position in wanted]]
 
 
 def default_layers(contract: Contract) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median_low
 from typing import TYPE_CHECKING
@@ -13,8 +13,8 @@ from augury.errors import InputError
 from augury.oracle.answers import Scan, Score, Unavailable
 from augury.oracle.asking import split_notes
 from augury.oracle.choices import Spelled, choice_logprobs, weigh
-from augury.oracle.controls import CONTROLS, Item, answering, plans, run_plans
-from augury.oracle.passes import Runner
+from augury.oracle.controls import Item, answering, plans, run_plans
+from augury.oracle.passes import Row, Runner
 from augury.oracle.reading import Read, decoded
 
 if TYPE_CHECKING:
@@ -44,22 +44,39 @@ def with_controls(
     oracle: Oracle, items: Sequence[Item], runner: Runner, spelled: Spelled, scores: Sequence[Score], donors: int
 ) -> list[Score]:
     """The scores of these items, with the same question under every control."""
-    planned = plans(runner.lm, runner.contract, items, spelled.new_tokens)
+    results = dict(enumerate(scores))
+    for some in controlled(oracle, items, runner, spelled, scores, donors):
+        results |= some
+    return list(results.values())
+
+
+def controlled(
+    oracle: Oracle,
+    items: Sequence[Item],
+    runner: Runner,
+    spelled: Spelled,
+    scores: Sequence[Score],
+    donors: int,
+    done: Callable[[int], None] | None = None,
+) -> Iterator[dict[int, Score]]:
+    """The scores, by number, with the controls that there are so far, whenever some have been run.
+
+    The last of each number has them all. What `done` raises, which is called after each pass, ends it.
+    """
     who = answering(runner, oracle.reader)
-    found = run_plans(planned, who, lambda whose, rows: list(choice_logprobs(whose, rows, spelled)))
-    results = []
-    for item, score, plan, by_name in zip(items, scores, planned, found, strict=True):
-        made: dict[str, Score | Unavailable] = {}
-        for name in CONTROLS:
-            kept = plan[name]
-            if isinstance(kept, Unavailable):
-                made[name] = kept
-            elif name in by_name:
-                made[name] = score_of(oracle, item, who[name], spelled, by_name[name])
-            else:
-                made[name] = median_donor(oracle, item, runner, spelled, donors)
-        results.append(replace(score, controls=made))
-    return results
+
+    def run(whose: Runner, rows: Sequence[Row]) -> list[Tensor]:
+        return list(choice_logprobs(whose, rows, spelled, done))
+
+    def made(i: int, name: str, log_probs: Tensor) -> Score:
+        return score_of(oracle, items[i], who[name], spelled, log_probs)
+
+    def of_donors(i: int) -> Score | Unavailable:
+        return median_donor(oracle, items[i], runner, spelled, donors)
+
+    planned = plans(runner.lm, runner.contract, items, spelled.new_tokens)
+    for found in run_plans(planned, [range(len(items))], who, run, made, of_donors):
+        yield {i: replace(scores[i], controls=controls) for i, controls in found.items()}
 
 
 def score_of(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, log_probs: Tensor) -> Score:

@@ -13,6 +13,8 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import format_sse_event
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -26,7 +28,6 @@ from augury.errors import (
     InputError,
     NotFoundError,
 )
-from augury.lm import Transcript
 from augury.server.auth import Callers
 from augury.server.events import STREAMED, describe
 from augury.server.guard import Guard
@@ -51,8 +52,8 @@ from augury.server.schemas import (
     TokensOut,
 )
 from augury.server.service import Service
-from augury.server.steps import Step, Tokenize
 from augury.server.uploads import read_upload
+from augury.server.work import Step, Tokenize
 
 STATUS: tuple[tuple[type[AuguryError], int], ...] = (
     (BusyError, 429), (LateError, 504), (StoppedError, 503), (AccessError, 401), (NotFoundError, 404),
@@ -142,21 +143,23 @@ def _add_contexts(app: FastAPI) -> None:
         """A context as the target reads it."""
         step = Tokenize(service.context(given.context))
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "tokens")
-        return service.tokens(found)
+        return found
 
     @app.post("/v1/generate", dependencies=LIMITED, responses=STREAMED)
     async def generate(given: GenerateIn, service: Serving, caller: Caller, request: Request) -> GeneratedOut:
-        """Let the target go on from a context."""
+        """Let a target go on from a context; with `stream` what it has written so far comes on the way."""
         step = service.generated(given)
+        if given.stream:
+            return await _streamed(service, caller, step, request)  # type: ignore[return-value]
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "generated")
-        return _generated(service, found)
+        return found
 
     @app.post("/v1/capture", dependencies=LIMITED)
     async def capture(given: CaptureIn, service: Serving, caller: Caller, request: Request) -> CapturedOut:
         """Capture a context; its activations stay here, under a handle that is its caller's alone."""
         step = service.captured(given)
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "captured")
-        return service.keep(caller, found, step.target)
+        return service.keep(caller, found.acts, found.tokens, step.target)
 
     @app.post("/v1/activations", dependencies=LIMITED)
     async def upload(service: Serving, caller: Caller, request: Request) -> CapturedOut:
@@ -164,14 +167,16 @@ def _add_contexts(app: FastAPI) -> None:
         tuples = [oracle.contract.layers for oracle in service.oracles.values()]
         known = None if None in tuples else [group for layers in tuples for group in layers or ()]
         body = await request.body()
-        found = read_upload(body, service.base.d_model, known, service.limits.context_tokens)
-        return service.keep(caller, found)
+        most = service.limits.context_tokens
+        found = await run_in_threadpool(read_upload, body, service.base.d_model, known, most)
+        return await service.keep_shown(caller, found, request.is_disconnected)
 
     @app.post("/v1/diff", dependencies=LIMITED)
-    async def difference(given: DiffIn, service: Serving, caller: Caller) -> CapturedOut:
+    async def difference(given: DiffIn, service: Serving, caller: Caller, request: Request) -> CapturedOut:
         """Subtract what is kept under two handles; the difference is kept under a third."""
         finetuned, base = (service.store.get(caller, handle) for handle in (given.finetuned, given.base))
-        return service.keep(caller, diff(finetuned, base))
+        found = await run_in_threadpool(diff, finetuned, base)
+        return await service.keep_shown(caller, found, request.is_disconnected)
 
     @app.delete("/v1/activations/{handle}", dependencies=LIMITED, status_code=204)
     async def forget(handle: str, service: Serving, caller: Caller) -> None:
@@ -182,7 +187,7 @@ def _add_contexts(app: FastAPI) -> None:
 def _add_questions(app: FastAPI) -> None:
     @app.post("/v1/ask", dependencies=LIMITED, responses=STREAMED)
     async def ask(given: AskIn, service: Serving, caller: Caller, request: Request) -> AnswersOut:
-        """Ask questions; with `stream` each answer comes as it is made, and again with its controls."""
+        """Ask questions; with `stream` texts come as they are written, and answers again as controls come."""
         step = service.asked(caller, given)
         return await _results(service, caller, step, request, "answer", given.stream)  # type: ignore[return-value]
 
@@ -243,20 +248,11 @@ async def _streamed(service: Service, caller: str, step: Step, request: Request)
 
 
 def _event(what: str, value: Any) -> bytes:
-    """`answer`, `score` and `scan` with their number; `progress` with (number, done, of how many)."""
-    if what == "progress":
-        number, done, total = value
-        found: Any = {"number": number, "done": done, "total": total}
-    else:
-        number, result = value
-        found = {"number": number, what: result.to_dict()}
-    return format_sse_event(event=what, data_str=json.dumps(found))
-
-
-def _generated(service: Service, found: Transcript) -> GeneratedOut:
-    last = found.spans[-1]
-    text = service.text(found.token_ids[last.start : last.stop])
-    return GeneratedOut(**service.tokens(found).model_dump(), text=text)
+    """A part as one of `EVENTS`; results come with their number."""
+    if isinstance(value, BaseModel):
+        return format_sse_event(event=what, data_str=value.model_dump_json())
+    number, result = value
+    return format_sse_event(event=what, data_str=json.dumps({"number": number, what: result.to_dict()}))
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from augury.activations import Activations, resolve_layers
 from augury.errors import InputError, NotFoundError
-from augury.lm import LanguageModel, Transcript
+from augury.lm import LanguageModel
 from augury.oracle import Oracle
 from augury.oracle.asking import new_tokens, settings_of
-from augury.oracle.reading import at_positions, decoded, default_layers
+from augury.oracle.reading import default_layers
 from augury.server.engine import DONE, ERROR, Engine
 from augury.server.limits import Gate, Limits
 from augury.server.queue import Job, Queue
@@ -33,16 +34,16 @@ from augury.server.schemas import (
     ScanIn,
     ScoreIn,
     ServedOut,
-    SpanOut,
     TokensOut,
 )
-from augury.server.steps import Ask, Capture, Context, Generate, Scan, ScoreAll, Step, Steps
+from augury.server.steps import Steps
 from augury.server.store import Store, bytes_of
+from augury.server.telling import Mail, Part
+from augury.server.work import Ask, Capture, Context, Generate, Scan, ScoreAll, Select, Step, Tokenize
 
 LAST_8, ALL = "last 8", "all"
 _LOOK = 0.5  # seconds between looks whether a caller has gone
 
-Part = tuple[str, Any]
 Gone = Callable[[], Any]  # awaitable: whether nobody waits any more
 
 
@@ -78,16 +79,13 @@ class Service:
             LateError: It took longer than it may.
             AuguryError: What it failed with.
         """
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[Part]()
-
-        def tell(what: str, value: Any) -> None:
-            loop.call_soon_threadsafe(told.put_nowait, (what, value))
-
-        job = Job(caller, step.key, step, tell, time.monotonic() + self.limits.seconds)
+        mail = Mail(asyncio.get_running_loop())
+        job = Job(caller, step.key, step, mail.tell, time.monotonic() + self.limits.seconds)
         self.engine.queue.put(job)
+        watch = _Watch(gone)
         try:
             while True:
-                what, value = await self._part(told, job, gone)
+                what, value = await self._part(mail, job, watch)
                 if what == ERROR:
                     raise foreseen(value)
                 if what == DONE:
@@ -96,17 +94,15 @@ class Service:
         finally:
             job.gone.set()
 
-    async def _part(self, told: asyncio.Queue[Part], job: Job, gone: Gone) -> Part:
+    async def _part(self, mail: Mail, job: Job, watch: _Watch) -> Part:
         while True:
             left = job.until - time.monotonic()
             if left <= 0:
                 why = f"it took longer than {self.limits.seconds:g} s"
                 raise LateError("The request took too long.", why, "ask for less at once")
-            try:
-                return await asyncio.wait_for(told.get(), min(left, _LOOK))
-            except TimeoutError:
-                if await gone():
-                    raise StoppedError("The request was taken back.", "its caller has gone", "ask again") from None
+            await watch.look()
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(mail.get(), min(left, _LOOK))
 
     async def all_parts(self, caller: str, step: Step, gone: Gone, name: str) -> list[Any]:
         """The values of all parts of a name; of several with one number the last."""
@@ -148,19 +144,19 @@ class Service:
         return Context(source, given.end, self.limits.context_tokens)
 
     def reading(self, caller: str, given: ReadingIn, oracle: Oracle, positions: str, then: Callable[..., Step]) -> Step:
-        """The first step about what is read: the question itself where it is kept here, else its capture."""
-        wanted = _selector(given.positions)
-        if given.handle is not None:
-            kept = self.store.get(caller, given.handle)
-            chosen = kept if given.layers is None else kept.at_layers(resolve_layers(self.base.n_layers, given.layers))
-            return then(at_positions(oracle.base, chosen, wanted))
-        assert given.context is not None
-        layers = default_layers(oracle.contract) if given.layers is None else given.layers
+        """The first step about what is read: the question itself where it is kept here whole, else its capture."""
+        wanted, named = _selector(given.positions), given.layers
 
         def go_on(acts: Activations) -> tuple[Any, Step]:
             step = then(acts)
             return step.key, step
 
+        if given.handle is not None:
+            kept = self.store.get(caller, given.handle)
+            some = None if named is None else resolve_layers(self.base.n_layers, named)
+            return then(kept) if some is None and wanted is None else Select(kept, some, wanted, go_on)
+        assert given.context is not None
+        layers = default_layers(oracle.contract) if named is None else named
         chosen_layers, selector = resolve_layers(self.base.n_layers, layers), positions if wanted is None else wanted
         return Capture(self.target(given.target), self.context(given.context), chosen_layers, selector, go_on)
 
@@ -177,7 +173,7 @@ class Service:
         donors = _donors(given.donors, least=2) if given.controls else None
         return self.reading(
             caller, given.reading, oracle, LAST_8,
-            lambda acts: Ask(name, acts, given.questions, settings, given.coefficient, donors),
+            lambda acts: Ask(name, acts, given.questions, settings, given.coefficient, donors, given.stream),
         )  # fmt: skip
 
     def scored(self, caller: str, given: ScoreIn) -> Step:
@@ -185,7 +181,7 @@ class Service:
         name, oracle = self.oracle(given.oracle)
         self._bounded(given.questions)
         donors = _donors(given.donors, least=2 if given.controls else 0)
-        settings = (given.choices, given.coefficient, donors, given.controls)
+        settings = (given.choices, given.coefficient, donors, given.controls, given.stream)
         return self.reading(
             caller, given.reading, oracle, LAST_8, lambda acts: ScoreAll(name, acts, given.questions, *settings)
         )
@@ -211,7 +207,7 @@ class Service:
         """A context that the target goes on from."""
         self._bounded((), 0, given.max_new_tokens)
         settings = given.model_dump(include={"max_new_tokens", "temperature", "top_p", "seed"})
-        return Generate(self.target(given.target), self.context(given.context), settings)
+        return Generate(self.target(given.target), self.context(given.context), settings, given.stream)
 
     def _bounded(self, questions: tuple[str, ...], samples: int = 0, tokens: int = 1) -> None:
         limits = self.limits
@@ -222,9 +218,14 @@ class Service:
                     f"There are too many {what}.", f"{given} were asked for, and {most} may be", "ask less"
                 )
 
-    def keep(self, caller: str, acts: Activations, target: str | None = None) -> CapturedOut:
+    async def keep_shown(self, caller: str, acts: Activations, gone: Gone) -> CapturedOut:
+        """Keep activations whose context has not been shown; as `keep`."""
+        context = None if acts.transcript is None else Context(acts.transcript, None, self.limits.context_tokens)
+        found = [] if context is None else await self.all_parts(caller, Tokenize(context), gone, "tokens")
+        return self.keep(caller, acts, found[0] if found else None)
+
+    def keep(self, caller: str, acts: Activations, tokens: TokensOut | None, target: str | None = None) -> CapturedOut:
         """Keep activations; what the caller is told of them."""
-        tokens = None if acts.transcript is None else self.tokens(acts.transcript)
         handle = self.store.put(caller, acts)  # last: what fails after it would be kept under a handle nobody knows
         return CapturedOut(
             handle=handle,
@@ -238,21 +239,6 @@ class Service:
             relative_norms=_listed(acts.relative_norms),
             noise_floor=acts.noise_floor,
         )
-
-    def tokens(self, transcript: Transcript) -> TokensOut:
-        """A context as tokens."""
-        known = set(self.base.tokenizer.all_special_ids) if self.base.tokenizer is not None else set()
-        spans = tuple(SpanOut(role=span.role, start=span.start, stop=span.stop) for span in transcript.spans)
-        return TokensOut(
-            token_ids=transcript.token_ids,
-            tokens=tuple(decoded(self.base, [token], special=True) for token in transcript.token_ids),
-            special=tuple(token in known for token in transcript.token_ids),
-            spans=spans,
-        )
-
-    def text(self, token_ids: Sequence[int]) -> str:
-        """Token ids as text, without special tokens."""
-        return decoded(self.base, list(token_ids))
 
     def info(self, version: str) -> InfoOut:
         """What is served."""
@@ -275,6 +261,26 @@ class Service:
         )
         chats = model.chat_template_hash is not None
         return InfoOut(version=version, model=model, chats=chats, targets=targets, oracles=oracles, limits=limits)
+
+
+@dataclass
+class _Watch:
+    """Looks now and then whether the caller has gone, also while parts come without a pause."""
+
+    gone: Gone
+    looked: float = field(default_factory=time.monotonic)
+
+    async def look(self) -> None:
+        """Look, if the last time is long ago.
+
+        Raises:
+            StoppedError: It has.
+        """
+        if time.monotonic() - self.looked < _LOOK:
+            return
+        self.looked = time.monotonic()
+        if await self.gone():
+            raise StoppedError("The request was taken back.", "its caller has gone", "ask again")
 
 
 def _among(served: Mapping[str, Any], name: str | None, what: str) -> str:

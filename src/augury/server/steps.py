@@ -5,172 +5,41 @@ A request's first part is told before its controls are begun, and other callers'
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from itertools import accumulate
+from typing import Any
 
 from augury.activations import Activations, capture, resolve
 from augury.activations.capture import capture_bytes
 from augury.errors import InputError
-from augury.lm import LanguageModel, Transcript, generate, transcript_of
-from augury.lm.chat import End
+from augury.lm import LanguageModel, Transcript, generate
 from augury.oracle import Oracle, asking, scoring
-from augury.oracle.answers import Answer, Score, Settings
 from augury.oracle.choices import Spelled, prefixed, spell
 from augury.oracle.controls import Item
 from augury.oracle.passes import Runner
+from augury.oracle.reading import at_positions
 from augury.server.engine import Outcome
-from augury.server.queue import ALONE, Job
-
-Next = tuple[Hashable, "Step"]
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """What the target reads, not tokenized yet: that too is one thread's at a time.
-
-    Attributes:
-        source: Text, messages or token ids.
-        end: How a conversation ends.
-        most: Tokens, at most.
-    """
-
-    source: Any
-    end: End | None = None
-    most: int | None = None
-
-    def transcript(self, lm: LanguageModel) -> Transcript:
-        """As the target reads it.
-
-        Raises:
-            InputError: It is longer than it may be, or cannot be read.
-        """
-        found = transcript_of(lm, self.source, self.end)
-        if self.most is not None and len(found) > self.most:
-            why = f"it has {len(found)} tokens, and this service takes {self.most}"
-            raise InputError("The context is too long.", why, "leave some of it out")
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Tokenize:
-    """Tell a context as tokens, as `tokens`."""
-
-    context: Context
-
-    key = ALONE
-
-
-@dataclass(frozen=True, eq=False)
-class Capture:
-    """Let a target read a context, and go on with its activations, or tell them as `captured`."""
-
-    target: str
-    context: Context
-    layers: tuple[int, ...]
-    positions: Any
-    then: Callable[[Activations], Next] | None = None
-
-    @property
-    def key(self) -> Hashable:
-        return "capture", self.target, self.layers
-
-
-@dataclass(frozen=True, eq=False)
-class Ask:
-    """Ask some questions about one reading; each answer is told as `answer`, with its number, and again with controls.
-
-    Attributes:
-        oracle: Its name.
-        read: What is read.
-        questions: The questions.
-        settings: How answers are decoded.
-        coefficient: Of the injection; None: the contract's.
-        donors: With controls: how many donors; None: without.
-    """
-
-    oracle: str
-    read: Activations
-    questions: tuple[str, ...]
-    settings: Settings
-    coefficient: float | None = None
-    donors: int | None = None
-
-    @property
-    def key(self) -> Hashable:
-        return "ask", self.oracle, self.settings, self.coefficient
-
-
-@dataclass(frozen=True, eq=False)
-class AskControls:
-    """The controls of answers that were told.
-
-    By itself: in a batch `shuffled` takes its donors from the batch, and these would be another caller's activations.
-    """
-
-    asked: Ask
-    answers: tuple[Answer, ...]
-
-    key = ALONE
-
-
-@dataclass(frozen=True, eq=False)
-class ScoreAll:
-    """Score some questions about one reading; each is told as `score`, with its number, and again with controls."""
-
-    oracle: str
-    read: Activations
-    questions: tuple[str, ...]
-    choices: tuple[str, ...]
-    coefficient: float | None = None
-    donors: int = 0
-    controls: bool = False
-
-    @property
-    def key(self) -> Hashable:
-        return "score", self.oracle, self.choices, self.coefficient, self.donors
-
-
-@dataclass(frozen=True, eq=False)
-class ScoreControls:
-    """The controls of scores that were told; by itself, as `AskControls`."""
-
-    asked: ScoreAll
-    scores: tuple[Score, ...]
-
-    key = ALONE
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """Score questions at every position of one reading; `progress` is told on the way, and each result as `scan`."""
-
-    oracle: str
-    read: Activations
-    questions: tuple[str, ...]
-    window: int = 1
-    coefficient: float | None = None
-    donors: int = 0
-    at: int = 0
-
-    key = ALONE
-
-
-@dataclass(frozen=True, eq=False)
-class Generate:
-    """Let a target go on; told as `generated`."""
-
-    target: str
-    context: Context
-    settings: Mapping[str, Any]
-
-    key = ALONE
-
-
-Step = Tokenize | Capture | Ask | AskControls | ScoreAll | ScoreControls | Scan | Generate
-S = TypeVar("S", bound=Step)
+from augury.server.events import ProgressEvent, WrittenEvent
+from augury.server.queue import Job
+from augury.server.shown import generated_out, so_far, tokens_out
+from augury.server.telling import Texts, check
+from augury.server.work import (
+    Ask,
+    AskControls,
+    Capture,
+    Captured,
+    Context,
+    Generate,
+    Next,
+    Scan,
+    ScoreAll,
+    ScoreControls,
+    Select,
+    Step,
+    Tokenize,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +50,7 @@ class Steps:
         targets: By name; the first is the base.
         oracles: By name.
         batch_size: Rows in a forward pass.
-        most_bytes: Of what one context's activations may take.
+        most_bytes: Of what activations that are captured together may take.
     """
 
     targets: Mapping[str, LanguageModel]
@@ -200,7 +69,7 @@ class Steps:
         if isinstance(first, Capture):
             return self._capture([job.work for job in jobs])
         if isinstance(first, Ask):
-            return self._ask([job.work for job in jobs])
+            return self._ask(jobs)
         if isinstance(first, ScoreAll):
             return self._score([job.work for job in jobs])
         return [self._alone(job) for job in jobs]
@@ -208,57 +77,75 @@ class Steps:
     def _alone(self, job: Job) -> Outcome:
         step: Step = job.work
         if isinstance(step, AskControls):
-            return self._ask_controls(step)
+            return self._ask_controls(job, step)
         if isinstance(step, ScoreControls):
-            return self._score_controls(step)
+            return self._score_controls(job, step)
         if isinstance(step, Scan):
             return self._scan(job)
         if isinstance(step, Tokenize):
-            return Outcome((("tokens", step.context.transcript(self.base)),))
+            return Outcome((("tokens", tokens_out(self.base, step.context.transcript(self.base))),))
+        if isinstance(step, Select):
+            chosen = step.acts if step.layers is None else step.acts.at_layers(step.layers)
+            return Outcome(more=step.then(at_positions(self.base, chosen, step.positions)))
         assert isinstance(step, Generate)
-        return self._generate(step)
+        return self._generate(job, step)
 
     def _capture(self, steps: Sequence[Capture]) -> list[Outcome]:
-        """Contexts that are read at the same positions together; a selector may match other tokens in each."""
-        lm, found = self.targets[steps[0].target], dict[int, Activations]()
-        by_selector: dict[str, list[int]] = {}
-        for i, step in enumerate(steps):
-            by_selector.setdefault(repr(step.positions), []).append(i)
+        """Contexts that are read at the same positions together; a selector may match other tokens in each.
+
+        What does not fit in memory beside the others is read in a later turn.
+        """
+        lm, by_selector = self.targets[steps[0].target], dict[str, list[int]]()
+        transcripts = [step.context.transcript(lm) for step in steps]
+        fit = self._fit(lm, transcripts, steps)
+        for i in range(fit):
+            by_selector.setdefault(repr(steps[i].positions), []).append(i)
+        found: dict[int, Activations] = {}
         for members in by_selector.values():
-            transcripts = [steps[i].context.transcript(lm) for i in members]
-            for transcript in transcripts:
-                self._check_size(transcript, steps[members[0]])
-            taken = capture(lm, transcripts, steps[0].layers, steps[members[0]].positions)
-            found.update(zip(members, taken, strict=True))
+            read = [transcripts[i] for i in members]
+            found.update(zip(members, capture(lm, read, steps[0].layers, steps[members[0]].positions), strict=True))
+        later = zip(steps[fit:], transcripts[fit:], strict=True)
         return [
-            Outcome((("captured", found[i]),)) if step.then is None else Outcome(more=step.then(found[i]))
-            for i, step in enumerate(steps)
+            *(_captured(lm, steps[i], found[i]) for i in range(fit)),
+            *(Outcome(more=_next(replace(step, context=Context(transcript)))) for step, transcript in later),
         ]
 
-    def _check_size(self, transcript: Transcript, step: Capture) -> None:
-        """Before anything is captured: memory that has run out may take the whole service with it."""
-        rows = len(resolve(self.base, transcript, step.positions))
-        size = capture_bytes(self.base, len(step.layers), rows)
-        if self.most_bytes is not None and size > self.most_bytes:
-            why = f"{len(step.layers)} layers at {rows} positions take {size} bytes, and {self.most_bytes} may be"
-            raise InputError("These activations are too many.", why, "read fewer positions or layers")
+    def _fit(self, lm: LanguageModel, transcripts: Sequence[Transcript], steps: Sequence[Capture]) -> int:
+        """How many of these fit in memory together, told before: what runs out may take the whole service with it.
 
-    def _ask(self, steps: Sequence[Ask]) -> list[Outcome]:
+        Raises:
+            InputError: One of them does not by itself.
+        """
+        rows = [len(resolve(lm, read, step.positions)) for read, step in zip(transcripts, steps, strict=True)]
+        sizes = [capture_bytes(lm, len(steps[0].layers), count) for count in rows]
+        if self.most_bytes is None:
+            return len(steps)
+        if max(sizes) > self.most_bytes:
+            told = f"{len(steps[0].layers)} layers at {max(rows)} positions take {max(sizes)} bytes"
+            why, instead = f"{told}, and {self.most_bytes} may be", "read fewer positions or layers"
+            raise InputError("These activations are too many.", why, instead)
+        return sum(used <= self.most_bytes for used in accumulate(sizes))
+
+    def _ask(self, jobs: Sequence[Job]) -> list[Outcome]:
+        steps: list[Ask] = [job.work for job in jobs]
         oracle, items = self._items(steps, lambda oracle, question: question)
-        settings = steps[0].settings
+        settings, told = steps[0].settings, Texts(jobs, self.base)
         oracle.check_fits(items, settings.max_new_tokens)
-        answers = _parted(steps, asking.ask_items(oracle, items, self._runner(oracle, steps[0]), settings))
+        found = asking.ask_items(oracle, items, self._runner(oracle, steps[0]), settings, told=told)
+        answers = _parted(steps, found)
         return [
             Outcome(_numbered("answer", own), None if step.donors is None else _next(AskControls(step, tuple(own))))
             for step, own in zip(steps, answers, strict=True)
         ]
 
-    def _ask_controls(self, step: AskControls) -> Outcome:
+    def _ask_controls(self, job: Job, step: AskControls) -> Outcome:
         asked = step.asked
         oracle, items = self._items([asked], lambda oracle, question: question)
         runner, donors = self._runner(oracle, asked), asked.donors or 0
-        found = asking.with_controls(oracle, items, runner, asked.settings, step.answers, donors)
-        return Outcome(_numbered("answer", found))
+        found = asking.controlled(
+            oracle, items, runner, asked.settings, step.answers, donors, told=lambda texts: check([job])
+        )
+        return _in_parts(job, "answer", found, asked.stream)
 
     def _score(self, steps: Sequence[ScoreAll]) -> list[Outcome]:
         oracle, spelled, items = self._spelled(steps)
@@ -269,12 +156,14 @@ class Steps:
             for step, own in zip(steps, _parted(steps, found), strict=True)
         ]
 
-    def _score_controls(self, step: ScoreControls) -> Outcome:
+    def _score_controls(self, job: Job, step: ScoreControls) -> Outcome:
         asked = step.asked
         oracle, spelled, items = self._spelled([asked])
         runner = self._runner(oracle, asked)
-        found = scoring.with_controls(oracle, items, runner, spelled, step.scores, asked.donors)
-        return Outcome(_numbered("score", found))
+        found = scoring.controlled(
+            oracle, items, runner, spelled, step.scores, asked.donors, done=lambda rows: check([job])
+        )
+        return _in_parts(job, "score", found, asked.stream)
 
     def _spelled(self, steps: Sequence[ScoreAll]) -> tuple[Oracle, Spelled, list[Item]]:
         oracle = self.oracles[steps[0].oracle]
@@ -298,10 +187,17 @@ class Steps:
         rest = Scan(step.oracle, step.read, step.questions, step.window, step.coefficient, step.donors, step.at + 1)
         return Outcome((("scan", (step.at, found)),), _next(rest) if rest.at < len(step.questions) else None)
 
-    def _generate(self, step: Generate) -> Outcome:
+    def _generate(self, job: Job, step: Generate) -> Outcome:
         context, lm = step.context, self.targets[step.target]
         context.transcript(lm)  # too long is told before anything is written
-        return Outcome((("generated", generate(lm, context.source, end=context.end, **step.settings)),))
+
+        def told(ids: Sequence[int]) -> None:
+            check([job])
+            if step.stream:
+                job.tell("written", WrittenEvent(text=so_far(lm, ids), tokens=len(ids)))
+
+        found = generate(lm, context.source, end=context.end, told=told, **step.settings)
+        return Outcome((("generated", generated_out(lm, found)),))
 
     def _items(
         self, steps: Sequence[Ask] | Sequence[ScoreAll], worded: Callable[[Oracle, str], str]
@@ -322,13 +218,29 @@ class Steps:
 
 def _progress(job: Job, number: int, done: int, total: int) -> None:
     """Told on the way; a scan that nobody waits for any more ends here."""
-    over = job.over(time.monotonic())
-    if over is not None:
-        raise over
-    job.tell("progress", (number, done, total))
+    check([job])
+    job.tell("progress", ProgressEvent(number=number, done=done, total=total))
 
 
-def _next(step: S) -> tuple[Hashable, S]:
+def _in_parts(job: Job, what: str, found: Iterable[Mapping[int, Any]], stream: bool) -> Outcome:
+    """Results by number, each time there are more of their controls: told at once, or the last of each at the end."""
+    last: dict[int, Any] = {}
+    for some in found:
+        last |= some
+        for number, value in some.items() if stream else ():
+            job.tell(what, (number, value))
+        check([job])
+    return Outcome() if stream else Outcome(tuple((what, (number, last[number])) for number in sorted(last)))
+
+
+def _captured(lm: LanguageModel, step: Capture, acts: Activations) -> Outcome:
+    if step.then is not None:
+        return Outcome(more=step.then(acts))
+    assert acts.transcript is not None
+    return Outcome((("captured", Captured(acts, tokens_out(lm, acts.transcript))),))
+
+
+def _next(step: Step) -> Next:
     return step.key, step
 
 

@@ -129,7 +129,7 @@ def test_tensors_and_old_activations_leave_nothing_there(remote, oracle, service
 def test_an_answer_is_streamed_before_its_controls(remote, oracle):
     (plain,) = remote.stream(TEXT, "What?", samples=None, max_new_tokens=5)
     assert plain.text
-    first, last = remote.stream(TEXT, "What?", controls=True, donors=4, max_new_tokens=5)
+    first, *_, last = remote.stream(TEXT, "What?", controls=True, donors=4, max_new_tokens=5)
     assert (
         not first.controls
         and last.controls

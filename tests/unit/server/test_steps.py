@@ -16,8 +16,10 @@ from augury.lm.tuners import active_adapters
 from augury.oracle import Oracle, passes
 from augury.oracle.asking import settings_of
 from augury.server.engine import DONE, ERROR, Engine
+from augury.server.events import ProgressEvent
 from augury.server.queue import Job, Queue
-from augury.server.steps import Ask, Capture, Context, Generate, Scan, ScoreAll, Steps
+from augury.server.steps import Steps
+from augury.server.work import Ask, Capture, Context, Generate, Scan, ScoreAll
 
 TEXTS = ("The tide comes in twice a day.", "A baker gets up early.", "Nobody owns the moon, and yet.", "Iron rusts.")
 NEVER = 1e18
@@ -95,7 +97,9 @@ def test_scores_and_scans_are_the_oracles(engine, oracle, readings):
             alone = oracle.score(read, question, donors=4)
             assert same(found, alone) and found.percentile == alone.percentile
     found = scan.of("scan")
-    assert [number for number, _ in found] == [0, 1] and scan.of("progress")[-1] == (1, 3, 3)
+    assert [number for number, _ in found] == [0, 1] and scan.of("progress")[-1] == ProgressEvent(
+        number=1, done=3, total=3
+    )
     for (_, one), question in zip(found, ("Is it so?", "Is it warm?"), strict=True):
         assert one.margins == pytest.approx(oracle.scan(readings[0], question, window=2, donors=4).margins, abs=1e-4)
 
@@ -131,9 +135,10 @@ def test_captures_go_together_and_on(engine, oracle):
     asked = put(engine, "x", Capture("base", Context(TEXTS[1]), layers, "all", then))
     engine.start()
     for text, one in zip(TEXTS, found, strict=True):
-        (acts,) = one.of("captured")
+        ((acts, shown),) = [(kept.acts, kept.tokens) for kept in one.of("captured")]
         alone = capture(oracle.base, text, layers, "last 2")
         assert torch.allclose(acts.vectors, alone.vectors, atol=1e-4) and acts.positions == alone.positions
+        assert (shown.token_ids, "".join(shown.tokens)) == (alone.transcript.token_ids, text)
     ((_, answer),) = asked.of("answer")
     assert same(answer, oracle.ask(TEXTS[1], "What?", max_new_tokens=5, positions="all"))
     assert not asked.of("captured")
@@ -152,11 +157,35 @@ def test_what_would_take_too_much_is_refused_before_it_is_captured(oracle, monke
     engine.stop(5)
 
 
+def test_what_does_not_fit_beside_the_others_is_read_later(oracle):
+    """Five contexts in room for two: each pass takes what fits, and all come out as by themselves."""
+    layers = oracle.contract.layers[0]
+    room = 2 * 3 * oracle.lm.d_model * 4
+    steps, passes = Steps({"base": oracle.base}, {"o": oracle}, most_bytes=room), []
+
+    def run(jobs):
+        found = steps.run(jobs)
+        passes.append(sum(bool(outcome.parts) for outcome in found))
+        return found
+
+    engine = Engine(run, Queue(10))
+    texts = (*TEXTS, "One more.")
+    waiting = [put(engine, f"c{i}", Capture("base", Context(t), layers, "last 3")) for i, t in enumerate(texts)]
+    engine.start()
+    for text, one in zip(texts, waiting, strict=True):
+        (kept,) = one.of("captured")
+        assert torch.allclose(kept.acts.vectors, capture(oracle.base, text, layers, "last 3").vectors, atol=1e-4)
+    engine.stop(5)
+    assert passes == [2, 2, 1]
+
+
 def test_the_target_goes_on_as_it_does_by_itself(engine, oracle):
     settings = {"max_new_tokens": 6, "temperature": 1.0, "seed": 3}
     told = put(engine, "a", Generate("base", Context(TEXTS[0]), settings))
     engine.start()
-    assert told.of("generated") == [generate(oracle.lm, TEXTS[0], **settings)]
+    (found,), alone = told.of("generated"), generate(oracle.lm, TEXTS[0], **settings)
+    assert found.token_ids == alone.token_ids
+    assert [vars(span) for span in found.spans] == [vars(span) for span in alone.spans]
 
 
 def test_what_raises_inside_the_model_leaves_it_as_it_was(engine, oracle, readings, monkeypatch):
