@@ -26,7 +26,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from augury.oracle import Oracle, load_oracle
 from augury.server.app import READ, make_app
 from augury.server.auth import Callers
+from augury.server.engine import Engine
 from augury.server.limits import Limits
+from augury.server.queue import Job, Queue
 from augury.server.run import Server
 from augury.server.service import Service
 from tests.cli.conftest import tiny
@@ -232,24 +234,23 @@ def test_memory_that_runs_out_at_a_capture(whole, oracle, error):
         assert len(at.service.store) == 0
 
 
-def test_what_failed_holds_no_memory_when_the_next_is_run(whole, oracle):
-    """The frames of a batch that ran out of memory are let go before its requests are run by themselves."""
-    alive: list[bool] = []
-
+def test_what_failed_holds_no_memory():
+    """Neither while a batch is run again one by one, nor by the error that is told, which lives with its reply."""
     kept: list[weakref.ref] = []
+    alive, told = [], []
 
-    def does() -> None:
-        if not kept:
-            large = torch.zeros(1)
-            kept.append(weakref.ref(large))
-            raise MemoryError
-        alive.append(kept[0]() is not None)
+    def run(jobs):
+        alive.extend(one() is not None for one in kept)
+        large = torch.zeros(1)
+        kept.append(weakref.ref(large))
+        raise MemoryError from RuntimeError("inside")
 
-    with whole() as at:
-        together(at, 2)
-        with hooked(oracle, does), ThreadPoolExecutor(2) as pool:
-            assert {found.status_code for found in pool.map(at.capture, OTHERS[:2])} == {200}
-        assert alive and not any(alive)
+    engine = Engine(run, Queue(10))
+    for caller in "ab":
+        engine.queue.put(Job(caller, "k", None, lambda what, value: told.append(value), 1e18))
+    engine.start()
+    engine.stop(10)
+    assert len(told) == 2 and len(alive) == 3 and not any(alive) and all(one() is None for one in kept)
 
 
 def test_a_full_store_has_room_after_something_is_deleted(whole):
