@@ -45,8 +45,9 @@ def read_upload(body: bytes, d_model: int, layers: Sequence[Sequence[int]] | Non
         why = f"it has {len(found.transcript)} tokens, and {most} may be"
         raise InputError("The context of these activations is too long.", why, "send them of a shorter one")
     _check_layers(found, layers)
-    if not bool(found.vectors.isfinite().all()):
-        why, instead = "some of its values are not finite", "send what was captured, as it was"
+    norms = found.base_norms
+    if not bool(found.vectors.isfinite().all()) or not (norms is None or bool((norms.isfinite() & (norms > 0)).all())):
+        why, instead = "some of its values are not finite, or norms not above 0", "send what was captured, as it was"
         raise InputError("These activations cannot be injected.", why, instead)
     return found
 

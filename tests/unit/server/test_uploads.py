@@ -8,6 +8,7 @@ import pickle
 import struct
 import tracemalloc
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,17 @@ def test_what_no_oracle_here_can_read_is_told(tmp_path):
     broken.vectors[0, 1, 2] = float("nan")
     with pytest.raises(InputError, match="not finite"):
         read_upload(file_of(tmp_path, broken), WIDTH, LAYERS, MOST)
+
+
+@pytest.mark.parametrize("norm", [float("nan"), float("inf"), 0.0, -1.0])
+def test_norms_that_no_capture_gives_are_refused(tmp_path, norm):
+    """What a difference is compared with: a norm of nothing would let noise pass as a change."""
+    norms = torch.ones(1, 3)
+    fine = read_upload(file_of(tmp_path, replace(acts(), base_norms=norms)), WIDTH, LAYERS, MOST)
+    assert fine.base_norms is not None and torch.equal(fine.base_norms, norms)
+    norms[0, 1] = norm
+    with pytest.raises(InputError, match="not above 0"):
+        read_upload(file_of(tmp_path, replace(acts(), base_norms=norms)), WIDTH, LAYERS, MOST)
 
 
 def test_a_context_that_is_longer_than_any_that_is_taken_is_refused(tmp_path):
