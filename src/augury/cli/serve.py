@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,21 +12,25 @@ import typer
 
 from augury.cli.common import say, working, write_json
 from augury.cli.options import SHIPPED, AsJson
-from augury.errors import AccessError, AuguryError, InputError
+from augury.errors import AccessError, AuguryError, ContractError, InputError
+from augury.files import expanded
 
 if TYPE_CHECKING:
+    from augury.lm import LanguageModel
     from augury.oracle import Oracle
 
+COORDINATES = (("width", "d_model"), ("depth", "n_layers"), ("tokenizer", "tokenizer_hash"))
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 def serve(
-    model: Annotated[str, typer.Option("--model", "-m", help="Alias, hub id or folder of the target.")] = SHIPPED,
+    model: Annotated[str, typer.Option("--model", "-m", help="Alias, hub id or folder of the base.")] = SHIPPED,
     oracle: Annotated[
         list[str] | None, typer.Option("--oracle", help="Folder, hub id or smollm2; may be given several times.")
     ] = None,
-    adapter: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Read the model with this adapter on.", show_default=False)
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", help="Adapter or fine-tune that may be read beside it; may be given several times."),
     ] = None,
     host: Annotated[str, typer.Option(help="Another than this machine's own asks for tokens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
@@ -43,7 +50,7 @@ def serve(
 
     \b
     augury serve
-    augury serve --model Qwen/Qwen3-8B --oracle ./my-oracle --port 8080
+    augury serve --model Qwen/Qwen3-8B --oracle ./my-oracle --target ./my-fine-tune --port 8080
     augury serve --host 0.0.0.0 --token-file tokens
     """
     from augury.server.auth import Callers, is_loopback, read_tokens
@@ -56,21 +63,23 @@ def serve(
     from augury.lm import load_model
     from augury.server.app import make_app
     from augury.server.run import run
-    from augury.server.schemas import BASE
     from augury.server.service import Service
 
     with working(f"loading {model}"):
-        lm = load_model(model, dtype=dtype, device_map=device, adapter=adapter)
+        lm = load_model(model, dtype=dtype, device_map=device)
         oracles = _oracles(oracle, model, lm)
+        targets = _targets(target or [], lm, partial(load_model, dtype=dtype, device_map=device))
     shown = f"[{host}]" if ":" in host else host
     hosts = None if callers.digests and not name else tuple(dict.fromkeys((*LOOPBACK, shown, *(name or ()))))
-    app = make_app(Service({BASE: lm}, oracles), callers, hosts)
+    app = make_app(Service(targets, oracles), callers, hosts)
     with _listening(host, port) as socket:
         url = f"http://{shown}:{socket.getsockname()[1]}"
         if as_json:
-            write_json({"url": url, "model": lm.name, "oracles": list(oracles), "tokens": len(callers.digests)})
+            served = {"model": lm.name, "targets": list(targets), "oracles": list(oracles)}
+            write_json({"url": url, **served, "tokens": len(callers.digests)})
         who = f"{len(callers.digests)} callers" if callers.digests else "this machine's own callers"
-        say(f"{', '.join(oracles) or 'no oracle'} on {lm.name}: {url}, for {who}; Ctrl-C stops it")
+        read = ", ".join([lm.name, *list(targets)[1:]])
+        say(f"{', '.join(oracles) or 'no oracle'} on {read}: {url}, for {who}; Ctrl-C stops it")
         _log_requests()
         run(app, socket)
 
@@ -97,6 +106,37 @@ def _oracles(wanted: list[str] | None, model: str, lm) -> dict[str, Oracle]:
         found[short] = loaded = load_oracle(place, lm)
         loaded.name = short  # what callers are told; where it lies is not their business
     return found
+
+
+def _targets(wanted: list[str], lm: LanguageModel, load: Callable[[str], LanguageModel]) -> dict[str, LanguageModel]:
+    """What may be read: the base, and beside it adapters on it and fine-tunes of it, by their last name."""
+    from augury.lm import load_model
+    from augury.server.schemas import BASE
+
+    found = {BASE: lm}
+    for place in wanted:
+        folder = expanded(place)
+        short = folder.name or folder.resolve().name
+        if short in found:
+            what = "The base is called base." if short == BASE else f"Two targets are called {short}."
+            raise InputError(what, "callers name them so", "rename one of the folders")
+        if (folder / "adapter_config.json").is_file():
+            found[short] = load_model(lm, adapter=folder)
+        else:
+            loaded = load(place)
+            # Where it lies is not the callers' business.
+            found[short] = _fitting(lm, replace(loaded, name=short) if folder.is_dir() else loaded)
+    return found
+
+
+def _fitting(base: LanguageModel, lm: LanguageModel) -> LanguageModel:
+    """A model that has the base's coordinates: what oracles on the base read must mean the same in it."""
+    pairs = [(word, getattr(base.identity, name), getattr(lm.identity, name)) for word, name in COORDINATES]
+    differ = [f"its {word} is {have}, the base's is {want}" for word, want, have in pairs if want != have]
+    if differ:
+        instead = "serve a fine-tune of the base, or another base with --model"
+        raise ContractError(f"{lm.name} cannot be read beside {base.name}.", "; ".join(differ), instead)
+    return lm
 
 
 def _listening(host: str, port: int):

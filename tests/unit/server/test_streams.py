@@ -143,7 +143,7 @@ class Leaving(Waiting):
 
     def __init__(self) -> None:
         super().__init__()
-        self.job: Job | None = None
+        self.job = Job("", None, None, self, NEVER)
 
     def __call__(self, what, value) -> None:
         super().__call__(what, value)
