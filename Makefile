@@ -10,11 +10,12 @@ INSTALL := $(PIP) install --quiet -c constraints.txt
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2
 
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-slow test-floor lint types docs items system-deps release clean
+.PHONY: help venv demo test test-slow test-page test-floor page lint types docs items system-deps release clean
 
 help:
 	@echo "make demo         set up and ask the bundled model's activations three questions"
 	@echo "make test         set up and run the fast tests;  make test-slow: the others"
+	@echo "make page         the page of augury serve built anew (Node 20);  make test-page: it is as built, and works in Chromium"
 	@echo "make test-floor   the fast tests with the oldest transformers that is promised"
 	@echo "make lint types   ruff, pyright;  make docs: the documentation;  make release: sdist and wheel"
 	@echo "make clean        remove what was built (the environment stays: rm -r $(VENV) removes it)"
@@ -51,10 +52,36 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: venv
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
 
 test-slow: venv
 	$(PYTEST) -m slow
+
+# --- the page of `augury serve` ------------------------------------------------------------------------------------
+
+STATIC := src/augury/server/static
+PAGE_LIMIT := 400000
+
+web/node_modules/.ready: web/package-lock.json
+	@command -v npm >/dev/null || { echo "make: npm was not found. Install Node.js 20.19 or newer; only to build the page, the wheel brings it built." >&2; exit 1; }
+	@cd web && npm ci --silent && touch node_modules/.ready
+
+# Types from the service's own OpenAPI page, and the bundle that the wheel carries.
+page: venv web/node_modules/.ready
+	$(BIN)/python web/openapi.py > web/openapi.json
+	cd web && npm run --silent types && npm run --silent check && npm run --silent test && npm run --silent build
+
+# What is committed is what the sources give; then each of the page's parts in a real browser.
+test-page: venv web/node_modules/.ready
+	@! grep -q '"resolved"' web/package-lock.json || { echo "make: web/package-lock.json names download addresses" >&2; exit 1; }
+	@$(BIN)/python web/openapi.py | diff -q - web/openapi.json || { echo "make: web/openapi.json is not the service's own: make page" >&2; exit 1; }
+	cd web && npm run --silent types -- --check && npm run --silent check && npm run --silent test
+	cd web && npm run --silent build -- --outDir ../build/page --logLevel warn
+	@diff -r build/page $(STATIC) || { echo "make: $(STATIC) is not what web/ gives: make page" >&2; exit 1; }
+	@bytes=$$(cat $$(find $(STATIC) -type f) | wc -c); echo "the page: $$bytes bytes"; test "$$bytes" -le $(PAGE_LIMIT)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m browser
+
+# --- other checks --------------------------------------------------------------------------------------------------
 
 # The oldest transformers that is promised, in an environment of its own.
 FLOOR := transformers==5.0.0
@@ -63,7 +90,7 @@ test-floor:
 	@grep -vE '^(transformers|tokenizers|huggingface_hub)==' constraints.txt > $(VENV)-floor/constraints.txt
 	@$(VENV)-floor/bin/python -m pip --disable-pip-version-check install --quiet -c $(VENV)-floor/constraints.txt '$(TORCH)' '$(FLOOR)'
 	@$(VENV)-floor/bin/python -m pip --disable-pip-version-check install --quiet -c $(VENV)-floor/constraints.txt '$(FLOOR)' -e '.[all,dev]'
-	$(subst $(BIN),$(VENV)-floor/bin,$(PYTEST)) -m "not slow"
+	$(subst $(BIN),$(VENV)-floor/bin,$(PYTEST)) -m "not slow and not browser"
 
 lint: venv
 	$(BIN)/ruff check .
@@ -82,11 +109,12 @@ items: venv $(ITEMS:%=$(SHIPPED)/%.jsonl)
 $(SHIPPED)/%.jsonl:
 	$(BIN)/augury bench build $* --size 400 -o $@
 
-# What only the system's packages give: git and Python's venv module. Both are usually there.
+# What only the system's packages give: git, Python's venv module, and the browser that the page is tested in.
 system-deps:
 	@missing=""; \
 	command -v git >/dev/null || missing="$$missing git"; \
 	$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	if [ -z "$$missing" ]; then echo "system-deps: nothing is missing"; exit 0; fi; \
 	if ! command -v apt-get >/dev/null; then echo "make: missing:$$missing. Install them with your system's package manager." >&2; exit 1; fi; \
 	if [ "$$(id -u)" = 0 ]; then sudo=""; elif sudo -n true 2>/dev/null; then sudo="sudo"; \

@@ -1,0 +1,95 @@
+/** Questions to the service: what is read is captured where it is not kept yet, and parts are told as they come. */
+import type { Readings } from "./readings";
+import type { Answer, AnswerEvent, Captured, ProgressEvent, Reads, Scan, ScanEvent, Score, ScoreEvent, TextEvent, Tokens } from "./types";
+import type { Tell } from "./work";
+
+/** What is read, and by which oracle. */
+export interface Reading {
+  tokens: Tokens;
+  oracle: string;
+  reads: Reads;
+  base: string;
+  layers: readonly number[];
+  selected: readonly number[];
+}
+
+export interface Question {
+  text: string;
+  yesNo: boolean;
+  samples: number;
+  temperature: number;
+  controls: boolean;
+}
+
+/** An answer on its way. */
+export interface Live {
+  question: string;
+  texts: readonly string[];
+  result: Answer | Score | null;
+  whole: boolean;
+}
+
+/** Ask, and tell each state of the answer; the last one is whole. */
+export async function ask(
+  readings: Readings,
+  reading: Reading,
+  question: Question,
+  signal: AbortSignal,
+  say: Tell,
+  tell: (live: Live) => void,
+): Promise<Answer | Score> {
+  const path = question.yesNo ? "v1/score" : "v1/ask";
+  const { samples, temperature, controls } = question;
+  const asked = question.yesNo ? { controls } : { controls, samples, temperature };
+  return withKept(readings, reading, signal, say, async (kept) => {
+    say("asking");
+    const body = { ...about(kept, reading), questions: [question.text], ...asked };
+    let result: Answer | Score | null = null;
+    const state = (texts: readonly string[], whole: boolean) => tell({ question: question.text, texts, result, whole });
+    for await (const { name, data } of readings.service.stream(path, body, signal)) {
+      if (name === "text") state((data as TextEvent).texts, false);
+      if (name !== "answer" && name !== "score") continue;
+      result = name === "answer" ? (data as AnswerEvent).answer : (data as ScoreEvent).score;
+      if (controls) say("asking the controls");
+      state([], false);
+    }
+    state([], true);
+    return result!;
+  });
+}
+
+/** Yes/no questions at every position; each scan is told as it is there. */
+export async function scan(
+  readings: Readings,
+  reading: Reading,
+  questions: readonly string[],
+  window: number,
+  signal: AbortSignal,
+  say: Tell,
+  tell: (number: number, found: Scan) => void,
+): Promise<void> {
+  await withKept(readings, reading, signal, say, async (kept) => {
+    const body = { ...about(kept, reading), questions, window };
+    for await (const { name, data } of readings.service.stream("v1/scan", body, signal)) {
+      if (name === "scan") tell((data as ScanEvent).number, (data as ScanEvent).scan);
+      if (name !== "progress") continue;
+      const { number, done, total } = data as ProgressEvent;
+      say(`question ${number + 1} of ${questions.length}: ${done} of ${total}`, done / total);
+    }
+  });
+}
+
+function withKept<T>(
+  readings: Readings,
+  { tokens, reads, base, layers }: Reading,
+  signal: AbortSignal,
+  say: Tell,
+  use: (kept: Captured) => Promise<T>,
+): Promise<T> {
+  say("capturing activations");
+  return readings.with(() => readings.of(tokens, reads, base, layers, signal), use);
+}
+
+function about(kept: Captured, { oracle, selected }: Reading): object {
+  return { oracle, reading: { handle: kept.handle, positions: selected } };
+}

@@ -1,0 +1,102 @@
+/** The door: what is served here, and who may come in. */
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { App } from "./app";
+import { Refusal, Service } from "./http";
+import { unlinked, type View } from "./keep";
+import { Refused } from "./parts";
+import { Theme } from "./theme";
+import type { Info } from "./types";
+import { type Fault, told } from "./work";
+
+const TOKEN = "augury.token";
+
+function Door() {
+  const [service, setService] = useState(() => new Service(sessionStorage.getItem(TOKEN)));
+  const [info, setInfo] = useState<Info | null>(null);
+  const [closed, setClosed] = useState(false);
+  const [fault, setFault] = useState<Fault | null>(null);
+  const [restored, setRestored] = useState<View | null>(null);
+
+  const knock = async () => {
+    try {
+      setRestored(await unlinked(location.hash));
+    } catch (error) {
+      setFault({ ...told(error), what: "The link's view was not restored.", instead: "go on without it" });
+    }
+    try {
+      setInfo(await service.info());
+      setClosed(false);
+    } catch (error) {
+      if (error instanceof Refusal && error.status === 401) setClosed(true);
+      if (!(error instanceof Refusal && error.status === 401) || service.token !== null) setFault(told(error));
+    }
+  };
+  useEffect(() => void knock(), [service]);
+
+  return (
+    <>
+      <a class="skip" href="#questions">
+        To the questions
+      </a>
+      <header>
+        <h1>augury</h1>
+        {info && (
+          <p>
+            {info.model.name}
+            {info.oracles.length === 1 && `, oracle ${info.oracles[0]!.name}`}
+          </p>
+        )}
+        <Theme />
+      </header>
+      <main>
+        <Refused fault={fault} />
+        {info ? <App service={service} info={info} restored={restored} /> : closed ? <Tokens onToken={enter} /> : <p class="wait">Loading</p>}
+        {info?.oracles.length === 0 && (
+          <p class="warning">No oracle is served here, so nothing can be asked. Start the service with --oracle FOLDER.</p>
+        )}
+      </main>
+      <footer>
+        <p>
+          An answer is worth what its controls leave of it. An oracle can be fluent and wrong: it may guess from the text, or answer what
+          most texts would get.
+        </p>
+        {info && (
+          <p>
+            augury {info.version}. {service.token === null && <a href="v1/openapi.json">The same over HTTP</a>}
+          </p>
+        )}
+      </footer>
+    </>
+  );
+
+  function enter(token: string): void {
+    sessionStorage.setItem(TOKEN, token);
+    setFault(null);
+    setService(new Service(token));
+  }
+}
+
+function Tokens({ onToken }: { onToken: (token: string) => void }) {
+  const [token, setToken] = useState("");
+  const submit = (event: Event) => {
+    event.preventDefault();
+    if (token.trim() !== "") onToken(token.trim());
+  };
+  return (
+    <form class="panel door" onSubmit={submit}>
+      <label for="token">This service asks for a token. Who runs it gives one out.</label>
+      <div class="row">
+        <input id="token" type="password" autocomplete="off" value={token} onInput={(event) => setToken(event.currentTarget.value)} />
+        <button type="submit" class="main">
+          Enter
+        </button>
+      </div>
+      <p class="hint">It is kept in this tab until you close it.</p>
+    </form>
+  );
+}
+
+const place = document.getElementById("page")!;
+place.replaceChildren();
+render(<Door />, place);

@@ -1,0 +1,65 @@
+/** A draft as the target's tokens, made again whenever the draft has changed. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Service } from "./http";
+import { stopped } from "./http";
+import type { View } from "./keep";
+import type { Context, Draft, Tokens, Transcript } from "./types";
+import { type Fault, told } from "./work";
+
+const DELAY = 300; // ms after the last key
+
+/** What the target is to read of a draft; null: there is nothing. */
+export function contextOf(draft: Draft): Context | null {
+  if (draft.kind === "text") return draft.text === "" ? null : { text: draft.text };
+  const turns = draft.turns.filter((turn, i) => turn.content !== "" || i < draft.turns.length - 1);
+  return turns.length === 0 ? null : { messages: turns, end: draft.ending };
+}
+
+/** What the target goes on from: the draft without the answer that is to be written again. */
+export function beginning(draft: Draft): { draft: Draft; context: Context | null } {
+  if (draft.kind === "text") return { draft, context: contextOf(draft) };
+  const again = draft.turns.at(-1)?.role === "assistant";
+  const ending = draft.ending === "thinking" ? "thinking" : "generation";
+  const kept: Draft = { ...draft, turns: again ? draft.turns.slice(0, -1) : draft.turns, ending };
+  return { draft: kept, context: contextOf(kept) };
+}
+
+/** The tokens of a view's draft, or of the ids that were sampled for it. */
+export function useTokens(service: Service, { draft, exact }: View) {
+  const [transcript, setTranscript] = useState<Transcript | null>(null);
+  const [fault, setFault] = useState<Fault | null>(null);
+  const generated = useRef<View["exact"]>(null);
+  useEffect(() => {
+    if (exact !== null && exact === generated.current) return;
+    const context = exact === null ? contextOf(draft) : { token_ids: exact.token_ids };
+    if (context === null) {
+      setTranscript(null);
+      return;
+    }
+    const own = new AbortController();
+    const wait = setTimeout(() => {
+      service
+        .tokenize(context, own.signal)
+        .then((tokens) => {
+          setFault(null);
+          setTranscript(exact === null ? { tokens, exact: false } : { tokens: { ...tokens, spans: exact.spans }, exact: true });
+        })
+        .catch((error: unknown) => {
+          if (stopped(error)) return;
+          setFault(told(error));
+          setTranscript(null);
+        });
+    }, DELAY);
+    return () => {
+      clearTimeout(wait);
+      own.abort();
+    };
+  }, [service, draft, exact]);
+  /** Take over what was generated, as it is. */
+  const take = (tokens: Tokens): View["exact"] => {
+    setTranscript({ tokens, exact: true });
+    generated.current = { token_ids: tokens.token_ids, spans: tokens.spans };
+    return generated.current;
+  };
+  return { transcript, take, fault };
+}
