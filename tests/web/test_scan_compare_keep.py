@@ -67,7 +67,8 @@ def test_base_fine_tune_and_difference_side_by_side(page, oracle, smollm2, targe
     difference = augury.diff(tuned, plain)
     said = form.locator(".said").all_inner_texts()
     assert said == [oracle.ask(acts, "What is this about?").text for acts in (plain, tuned, difference)]
-    assert "not available: a difference has no text" in {row[1] for row in table(page, 2)}
+    form.get_by_text("Its controls").nth(2).click()
+    assert "not available: a difference has no text" in {row[1] for row in table(page)}
     assert [form.locator("select[aria-label^='Read in']").nth(i).locator("option:checked").inner_text() for i in range(3)] == [
         "base", "tuned", "tuned minus base",
     ]  # fmt: skip

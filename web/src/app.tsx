@@ -40,7 +40,7 @@ export function App({ service, info, restored }: Props) {
 
   const readings = useMemo(() => new Readings(service), [service]);
   const oracle = info.oracles.find(({ name }) => name === view.oracle);
-  const { transcript, take, fault } = useTokens(service, view);
+  const { transcript, fresh, take, fault } = useTokens(service, view);
   const tokens = transcript?.tokens ?? null;
   const groups = useMemo(() => (tokens === null ? [] : groupsOf(tokens)), [tokens]);
   const shared = () => ({ ...view, exact: exactly(transcript) });
@@ -66,6 +66,7 @@ export function App({ service, info, restored }: Props) {
     const kept = wanted.filter((at) => at < tokens.token_ids.length);
     set({ selected: kept.length > 0 ? kept : lastOfTurn(groups) });
     setCursor(0);
+    scanning.work.stop();
     scanning.setFound(scans);
   }, [tokens]);
 
@@ -88,7 +89,7 @@ export function App({ service, info, restored }: Props) {
   const form = {
     info,
     question: page.question,
-    ready: tokens !== null && oracle !== undefined && selected.length > 0,
+    ready: fresh && tokens !== null && oracle !== undefined && selected.length > 0,
     onQuestion: (changed: Page["question"]) => {
       setControls(changed.controls);
       set({ question: changed.text, yesNo: changed.yesNo, samples: changed.samples, temperature: changed.temperature });
@@ -137,16 +138,23 @@ export function App({ service, info, restored }: Props) {
           <section class="panel" aria-labelledby="tokens-title">
             <div class="row">
               <h2 id="tokens-title">Tokens</h2>
-              {info.targets.length > 1 && <ReadsField label="Read from" info={info} reads={reads} onReads={(chosen) => set({ reads: chosen })} />}
+              {info.targets.length > 1 && (
+                <label>
+                  Read from <ReadsField label="Read from" info={info} reads={reads} onReads={(chosen) => set({ reads: chosen })} />
+                </label>
+              )}
               {info.oracles.length > 1 && (
-                <OracleField label="Oracle" info={info} oracle={view.oracle} onOracle={(name) => setView(fitted({ ...view, oracle: name }, info).view)} />
+                <label>
+                  Oracle{" "}
+                  <OracleField label="Oracle" info={info} oracle={view.oracle} onOracle={(name) => setView(fitted({ ...view, oracle: name }, info).view)} />
+                </label>
               )}
             </div>
             <Refused fault={fault} />
             {tokens === null ? (
               <p class="hint">Write something above, and its tokens stand here.</p>
             ) : (
-              <>
+              <div class={fresh ? "" : "stale"} aria-busy={!fresh}>
                 <Select
                   {...{ tokens, groups, template, selected, oracle, layers, onSelect }}
                   nLayers={info.model.n_layers}
@@ -161,7 +169,7 @@ export function App({ service, info, restored }: Props) {
                 <p id="tokens-help" class="hint">
                   Click, drag, or shift-click; Ctrl-click adds one. By keyboard: arrows, Space, Shift with arrows, Ctrl-A, Escape.
                 </p>
-              </>
+              </div>
             )}
           </section>
         </div>

@@ -73,7 +73,7 @@ export function Compare(props: Props) {
               )}
             </div>
             <Refused fault={found[i]?.fault ?? null} />
-            {found[i]?.live ? <Result live={found[i].live} /> : <p class="hint">Not asked yet.</p>}
+            {found[i]?.live ? <Result live={found[i].live} folded /> : <p class="hint">Not asked yet.</p>}
           </section>
         ))}
       </div>

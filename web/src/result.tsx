@@ -6,13 +6,13 @@ import { useShort } from "./short";
 import type { Answer, Control, Score } from "./types";
 import { answerMarks, MEANINGS, percent, scoreMarks } from "./words";
 
-export function Result({ live }: { live: Live }) {
+export function Result({ live, folded = false }: { live: Live; folded?: boolean }) {
   const { result } = live;
   const question = useShort()(live.question);
   return (
     <article class="result" aria-busy={!live.whole} aria-label={`Answer to: ${question}`}>
       <p class="asked">{question}</p>
-      {result === null ? <Writing texts={live.texts} /> : <Told result={result} whole={live.whole} />}
+      {result === null ? <Writing texts={live.texts} /> : <Told result={result} whole={live.whole} folded={folded} />}
     </article>
   );
 }
@@ -32,15 +32,24 @@ function Samples({ texts }: { texts: readonly string[] }) {
   );
 }
 
-function Told({ result, whole }: { result: Answer | Score; whole: boolean }) {
+function Told({ result, whole, folded }: { result: Answer | Score; whole: boolean; folded: boolean }) {
   const said = result.kind === "answer" ? result.text : result.choice;
   const marks = result.kind === "answer" ? answerMarks(result) : scoreMarks(result);
+  const controls = <Controls rows={result.kind === "answer" ? answerRows(result) : scoreRows(result)} />;
   return (
     <>
       <p class="said">{said || "(nothing)"}</p>
+      {result.read_text !== null && <p class="hint read">read at: {result.read_text}</p>}
       {result.kind === "answer" && <Agreement answer={result} />}
       <div aria-live="polite">{whole && <Marks marks={marks} />}</div>
-      <Controls rows={result.kind === "answer" ? answerRows(result) : scoreRows(result)} />
+      {folded ? (
+        <details>
+          <summary>Its controls</summary>
+          {controls}
+        </details>
+      ) : (
+        controls
+      )}
       {!whole && <p class="hint">The controls are being asked.</p>}
       <Remarks result={result} />
     </>

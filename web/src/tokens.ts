@@ -6,7 +6,7 @@ import type { View } from "./keep";
 import type { Context, Draft, Tokens, Transcript } from "./types";
 import { type Fault, told } from "./work";
 
-const DELAY = 300; // ms after the last key
+const DELAY = 200; // ms after the last key
 
 /** What the target is to read of a draft; null: there is nothing. */
 export function contextOf(draft: Draft): Context | null {
@@ -24,30 +24,31 @@ export function beginning(draft: Draft): { draft: Draft; context: Context | null
   return { draft: kept, context: contextOf(kept) };
 }
 
-/** The tokens of a view's draft, or of the ids that were sampled for it. */
-export function useTokens(service: Service, { draft, exact }: View) {
-  const [transcript, setTranscript] = useState<Transcript | null>(null);
+/** What a transcript was made of. */
+type Made = Pick<View, "draft" | "exact">;
+
+/** The tokens of a view's draft, or of the ids that were sampled for it; `fresh`: they are of what stands there now. */
+export function useTokens(service: Service, { draft, exact }: Made) {
+  const [{ transcript, of }, setMade] = useState<{ transcript: Transcript | null; of: Made | null }>({ transcript: null, of: null });
   const [fault, setFault] = useState<Fault | null>(null);
   const generated = useRef<View["exact"]>(null);
+  const fresh = of !== null && of.draft === draft && of.exact === exact;
   useEffect(() => {
-    if (exact !== null && exact === generated.current) return;
+    const put = (tokens: Tokens | null, failed: Fault | null = null) => {
+      setFault(failed);
+      setMade({ transcript: tokens === null ? null : { tokens, exact: exact !== null }, of: { draft, exact } });
+    };
+    const taken = exact !== null && exact === generated.current;
     const context = exact === null ? contextOf(draft) : { token_ids: exact.token_ids };
-    if (context === null) {
-      setTranscript(null);
-      return;
-    }
+    if (taken) return setMade((made) => ({ ...made, of: { draft, exact } }));
+    if (context === null) return put(null);
     const own = new AbortController();
     const wait = setTimeout(() => {
       service
         .tokenize(context, own.signal)
-        .then((tokens) => {
-          setFault(null);
-          setTranscript(exact === null ? { tokens, exact: false } : { tokens: { ...tokens, spans: exact.spans }, exact: true });
-        })
+        .then((tokens) => put(exact === null ? tokens : { ...tokens, spans: exact.spans }))
         .catch((error: unknown) => {
-          if (stopped(error)) return;
-          setFault(told(error));
-          setTranscript(null);
+          if (!stopped(error)) put(null, told(error));
         });
     }, DELAY);
     return () => {
@@ -57,9 +58,9 @@ export function useTokens(service: Service, { draft, exact }: View) {
   }, [service, draft, exact]);
   /** Take over what was generated, as it is. */
   const take = (tokens: Tokens): View["exact"] => {
-    setTranscript({ tokens, exact: true });
     generated.current = { token_ids: tokens.token_ids, spans: tokens.spans };
+    setMade({ transcript: { tokens, exact: true }, of: null });
     return generated.current;
   };
-  return { transcript, take, fault };
+  return { transcript, fresh, take, fault };
 }
