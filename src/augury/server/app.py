@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -20,19 +20,13 @@ from starlette.types import Receive, Scope, Send
 
 from augury._version import __version__
 from augury.activations import diff
-from augury.errors import (
-    AccessError,
-    AuguryError,
-    ContractError,
-    FormatError,
-    InputError,
-    NotFoundError,
-)
+from augury.errors import AuguryError, InputError
 from augury.server.auth import Callers
 from augury.server.events import STREAMED, describe
 from augury.server.guard import Guard
-from augury.server.queue import stopping
-from augury.server.refused import BusyError, FullError, LateError, StoppedError, foreseen
+from augury.server.page import FOLDER, add_page
+from augury.server.refused import foreseen
+from augury.server.replies import headers_of, status_of
 from augury.server.schemas import (
     AnswersOut,
     AskIn,
@@ -55,10 +49,6 @@ from augury.server.service import Service
 from augury.server.uploads import read_upload
 from augury.server.work import Step, Tokenize
 
-STATUS: tuple[tuple[type[AuguryError], int], ...] = (
-    (BusyError, 429), (LateError, 504), (StoppedError, 503), (AccessError, 401), (NotFoundError, 404),
-    (ContractError, 409), (FormatError, 400), (InputError, 400), (FullError, 507),
-)  # fmt: skip
 GRACE = 10.0  # seconds in which what was accepted is finished, or told
 READ = 2.0  # seconds in which the end of a stream must have been read
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -66,13 +56,14 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(service: Service, callers: Callers, hosts: tuple[str, ...] | None = None) -> FastAPI:
+def make_app(service: Service, callers: Callers, hosts: tuple[str, ...] | None = None, page: Path = FOLDER) -> FastAPI:
     """The service as an ASGI application; its engine runs while the application does.
 
     Args:
         service: What is served.
         callers: Who may call.
         hosts: Names under which it may be called; None: any.
+        page: Where the page for people lies; it may be missing.
     """
 
     @asynccontextmanager
@@ -90,8 +81,10 @@ def make_app(service: Service, callers: Callers, hosts: tuple[str, ...] | None =
     app.state.service = service
     _add_errors(app)
     _add_routes(app)
+    add_page(app, page)
     describe(app)
-    app.add_middleware(Guard, callers=callers, limits=service.limits, hosts=hosts)  # type: ignore[arg-type]
+    guarding = {"callers": callers, "limits": service.limits, "let_in": service.let_in, "hosts": hosts}
+    app.add_middleware(Guard, **guarding)  # type: ignore[arg-type]
     return app
 
 
@@ -103,19 +96,8 @@ def _caller(request: Request) -> str:
     return request.state.caller
 
 
-def _let_in(request: Request) -> Iterable[None]:
-    """One request of a caller, from here to the last byte of its reply."""
-    if _service(request).stopping:
-        raise stopping()
-    with _service(request).gate.through(_caller(request)):
-        yield
-
-
 Serving = Annotated[Service, Depends(_service)]
 Caller = Annotated[str, Depends(_caller)]
-
-
-LIMITED = [Depends(_let_in)]
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -138,14 +120,14 @@ def _add_state(app: FastAPI) -> None:
 
 
 def _add_contexts(app: FastAPI) -> None:
-    @app.post("/v1/tokenize", dependencies=LIMITED)
+    @app.post("/v1/tokenize")
     async def tokenize(given: TokenizeIn, service: Serving, caller: Caller, request: Request) -> TokensOut:
         """A context as the target reads it."""
         step = Tokenize(service.context(given.context))
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "tokens")
         return found
 
-    @app.post("/v1/generate", dependencies=LIMITED, responses=STREAMED)
+    @app.post("/v1/generate", responses=STREAMED)
     async def generate(given: GenerateIn, service: Serving, caller: Caller, request: Request) -> GeneratedOut:
         """Let a target go on from a context; with `stream` what it has written so far comes on the way."""
         step = service.generated(given)
@@ -154,14 +136,14 @@ def _add_contexts(app: FastAPI) -> None:
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "generated")
         return found
 
-    @app.post("/v1/capture", dependencies=LIMITED)
+    @app.post("/v1/capture")
     async def capture(given: CaptureIn, service: Serving, caller: Caller, request: Request) -> CapturedOut:
         """Capture a context; its activations stay here, under a handle that is its caller's alone."""
         step = service.captured(given)
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "captured")
         return service.keep(caller, found.acts, found.tokens, step.target)
 
-    @app.post("/v1/activations", dependencies=LIMITED)
+    @app.post("/v1/activations")
     async def upload(service: Serving, caller: Caller, request: Request) -> CapturedOut:
         """Keep activations that were captured elsewhere: the body is a safetensors file of `Activations.save`."""
         tuples = [oracle.contract.layers for oracle in service.oracles.values()]
@@ -171,33 +153,33 @@ def _add_contexts(app: FastAPI) -> None:
         found = await run_in_threadpool(read_upload, body, service.base.d_model, known, most)
         return await service.keep_shown(caller, found, request.is_disconnected)
 
-    @app.post("/v1/diff", dependencies=LIMITED)
+    @app.post("/v1/diff")
     async def difference(given: DiffIn, service: Serving, caller: Caller, request: Request) -> CapturedOut:
         """Subtract what is kept under two handles; the difference is kept under a third."""
         finetuned, base = (service.store.get(caller, handle) for handle in (given.finetuned, given.base))
         found = await run_in_threadpool(diff, finetuned, base)
         return await service.keep_shown(caller, found, request.is_disconnected)
 
-    @app.delete("/v1/activations/{handle}", dependencies=LIMITED, status_code=204)
+    @app.delete("/v1/activations/{handle}", status_code=204)
     async def forget(handle: str, service: Serving, caller: Caller) -> None:
         """Forget what is kept under a handle."""
         service.store.drop(caller, handle)
 
 
 def _add_questions(app: FastAPI) -> None:
-    @app.post("/v1/ask", dependencies=LIMITED, responses=STREAMED)
+    @app.post("/v1/ask", responses=STREAMED)
     async def ask(given: AskIn, service: Serving, caller: Caller, request: Request) -> AnswersOut:
         """Ask questions; with `stream` texts come as they are written, and answers again as controls come."""
         step = service.asked(caller, given)
         return await _results(service, caller, step, request, "answer", given.stream)  # type: ignore[return-value]
 
-    @app.post("/v1/score", dependencies=LIMITED, responses=STREAMED)
+    @app.post("/v1/score", responses=STREAMED)
     async def score(given: ScoreIn, service: Serving, caller: Caller, request: Request) -> ScoresOut:
         """Score questions with given choices; with `stream` as in `/v1/ask`."""
         step = service.scored(caller, given)
         return await _results(service, caller, step, request, "score", given.stream)  # type: ignore[return-value]
 
-    @app.post("/v1/scan", dependencies=LIMITED, responses=STREAMED)
+    @app.post("/v1/scan", responses=STREAMED)
     async def scan(given: ScanIn, service: Serving, caller: Caller, request: Request) -> ScansOut:
         """Score yes/no questions at every position; with `stream` progress comes on the way."""
         step = service.scanned(caller, given)
@@ -269,9 +251,4 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(AuguryError)
     async def failed(request: Request, error: AuguryError) -> JSONResponse:
-        headers = {"retry-after": str(max(1, math.ceil(error.after)))} if isinstance(error, BusyError) else None
-        return JSONResponse(error.as_dict(), _status(error), headers=headers)
-
-
-def _status(error: AuguryError) -> int:
-    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+        return JSONResponse(error.as_dict(), status_of(error), headers=headers_of(error))

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from augury.errors import AuguryError
 from augury.server.auth import LOCAL, Callers
 from augury.server.limits import Limits
+from augury.server.page import is_page
 from augury.server.refused import foreseen
+from augury.server.replies import headers_of, status_of
 
 AUDIT = logging.getLogger("augury.audit")
-OPEN = ("/health",)  # whoever watches the service need not be let in
+HEALTH = "/health"  # whoever watches the service need not be let in
+FREE = (HEALTH, "/v1/info", "/v1/openapi.json")  # cheap, and asked for by who waits for something else
 UPLOAD = "/v1/activations"
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -30,18 +34,21 @@ HEADERS = (
 
 @dataclass(eq=False)
 class Guard:
-    """Outermost: no request gets past it unknown, from another page, or larger than it may be.
+    """Outermost: no request gets past it unknown, from another page, too often, or larger than it may be.
 
     Attributes:
         app: What is guarded.
         callers: Who may call.
         limits: Bytes of a body.
+        let_in: Entered for a caller's request before its body is read, and left when its reply, or its caller, has
+            gone.
         hosts: Names under which this machine may be called; None: any, since a token is asked for.
     """
 
     app: ASGIApp
     callers: Callers
     limits: Limits
+    let_in: Callable[[str], AbstractContextManager[None]]
     hosts: tuple[str, ...] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,25 +63,32 @@ class Guard:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 told["status"] = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+                own = list(message.get("headers", ()))
+                known = {name for name, _ in own}
+                message = {**message, "headers": [*own, *(row for row in HEADERS if row[0] not in known)]}
             else:
                 told["bytes"] += len(message.get("body", b""))
             await send(message)
 
         try:
-            refused, caller = self._refused(scope, headers)
-            if refused is not None:
-                await _reply(answer, *refused)
-                return
-            scope.setdefault("state", {})["caller"] = caller
-            await self._through(scope, receive, answer, told)
+            with ExitStack() as stack:
+                refused, caller = self._refused(scope, headers, stack)
+                if refused is not None:
+                    await _reply(answer, *refused)
+                    return
+                scope.setdefault("state", {})["caller"] = caller
+                await self._through(scope, receive, answer, told)
         finally:
             _audit(scope, caller, told, time.monotonic() - began)
 
-    def _refused(self, scope: Scope, headers: dict[bytes, str]) -> tuple[tuple[int, AuguryError] | None, str]:
-        """Why it is not let in, and who called."""
+    def _refused(
+        self, scope: Scope, headers: dict[bytes, str], stack: ExitStack
+    ) -> tuple[tuple[int, AuguryError] | None, str]:
+        """Why it is not let in, and who called; who is let in is so until the stack is left."""
+        path, caller = scope["path"], LOCAL
         try:
-            caller = LOCAL if scope["path"] in OPEN else self.callers.who(headers.get(b"authorization"))
+            if path != HEALTH and not is_page(path):
+                caller = self.callers.who(headers.get(b"authorization"))
         except AuguryError as error:
             return (401, error), "-"
         host = headers.get(b"host", "")
@@ -87,6 +101,11 @@ class Guard:
         length = headers.get(b"content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length) > self._most(scope):
             return (413, self._large(scope)), caller
+        try:
+            if path not in FREE and not is_page(path):
+                stack.enter_context(self.let_in(caller))
+        except AuguryError as error:
+            return (status_of(error), error), caller
         return None, caller
 
     async def _through(self, scope: Scope, receive: Receive, answer: Send, told: dict[str, int]) -> None:
@@ -134,9 +153,8 @@ def _no(why: str, instead: str) -> AuguryError:
 
 async def _reply(send: Send, status: int, error: AuguryError) -> None:
     body = json.dumps(error.as_dict()).encode()
-    headers: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+    own = {"content-type": "application/json", "content-length": str(len(body)), **headers_of(error)}
+    headers = [(name.encode(), value.encode()) for name, value in own.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from augury.oracle.asking import new_tokens, settings_of
 from augury.oracle.reading import default_layers
 from augury.server.engine import DONE, ERROR, Engine
 from augury.server.limits import Gate, Limits
-from augury.server.queue import Job, Queue
+from augury.server.queue import Job, Queue, stopping
 from augury.server.refused import LateError, StoppedError, foreseen
 from augury.server.schemas import (
     AskIn,
@@ -71,6 +71,19 @@ class Service:
         """End what is under way, or tell it."""
         self.stopping = True
         self.engine.stop(within)
+
+    @contextmanager
+    def let_in(self, caller: str) -> Iterator[None]:
+        """One request of a caller, as long as it is under way.
+
+        Raises:
+            StoppedError: The service is stopping.
+            BusyError: The caller's limits are reached.
+        """
+        if self.stopping:
+            raise stopping()
+        with self.gate.through(caller):
+            yield
 
     async def parts(self, caller: str, step: Step, gone: Gone) -> AsyncGenerator[Part]:
         """What a job gives, part by part.

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -23,7 +27,9 @@ from augury.server.app import make_app
 from augury.server.auth import Callers, read_tokens
 from augury.server.events import EVENTS
 from augury.server.limits import Limits
+from augury.server.page import FOLDER
 from augury.server.service import Service
+from tests.tiny import tiny_lm
 
 TEXT, OTHER = "The tide comes in twice a day.", "A baker gets up early."
 NOBODY = Callers()
@@ -31,9 +37,9 @@ ANA, BEN = "the-token-of-ana-1", "the-token-of-ben-2"
 
 
 @contextmanager
-def serving(service: Service, callers: Callers = NOBODY, hosts=("127.0.0.1", "localhost")):
+def serving(service: Service, callers: Callers = NOBODY, hosts=("127.0.0.1", "localhost"), page: Path = FOLDER):
     """A server on a free port, as long as the block lasts; its address."""
-    config = uvicorn.Config(make_app(service, callers, hosts), port=0, log_level="error", lifespan="on")
+    config = uvicorn.Config(make_app(service, callers, hosts, page), port=0, log_level="error", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -213,7 +219,7 @@ def test_who_is_not_known_is_refused_alike(guarded):
     told = set()
     rows = [({}, ""), (bearer("wrong-token-of-ana"), ""), ({}, f"?token={ANA}"), ({"authorization": ANA}, "")]
     for headers, query in (*rows, ({"cookie": f"token={ANA}"}, f"?authorization=Bearer%20{ANA}")):  # fmt: skip
-        for path in ("/v1/info", "/v1/openapi.json", "/v1/none", "/"):
+        for path in ("/v1/info", "/v1/openapi.json", "/v1/none", "/assets"):
             found = httpx2.get(f"{guarded}{path}{query}", headers=headers)
             told.add((found.status_code, found.text, found.headers.get("www-authenticate")))
     assert len(told) == 1 and next(iter(told))[0] == 401
@@ -402,3 +408,84 @@ def test_the_page_of_the_interface_holds_every_event(client):
     for verb in ("ask", "score", "scan", "generate"):
         told = page["paths"][f"/v1/{verb}"]["post"]["responses"]["200"]["content"]
         assert set(told) == {"application/json", "text/event-stream"}
+
+
+def raw(url: str, head: str, body: bytes = b"") -> socket.socket:
+    """A request as bytes, of which more may follow."""
+    made = socket.create_connection((httpx2.URL(url).host, httpx2.URL(url).port), timeout=10)
+    made.sendall(f"{head}\r\nhost: localhost\r\ncontent-type: application/json\r\n".encode() + b"\r\n" + body)
+    return made
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.02)
+
+
+def under_way(service: Service) -> int:
+    own = service.gate._callers.get("local")
+    return 0 if own is None else own.running
+
+
+def test_who_asks_too_much_is_refused_before_the_body_is_read(oracle):
+    """Two may be under way: two whose bodies never come hold their places, and a third is refused with no body read."""
+    service = Service({"base": oracle.base}, {"o": oracle}, Limits(per_minute=1e6, burst=100, at_once=2))
+    head = "POST /v1/ask HTTP/1.1\r\ncontent-length: 1000"
+    with serving(service) as url:
+        held = [raw(url, head) for _ in range(2)]
+        until(lambda: under_way(service) == 2)
+        with raw(url, head) as third:
+            reply = third.recv(65536).lower()
+        assert reply.startswith(b"http/1.1 429") and b"\r\nretry-after: 1\r\n" in reply and b"2 may be" in reply
+        for path in ("/health", "/v1/info", "/v1/openapi.json", "/"):
+            assert httpx2.get(url + path).status_code in (200, 404), "these are never refused so"
+        assert httpx2.delete(f"{url}/v1/activations/x").status_code == 429
+        for one in held:
+            one.close()
+        until(lambda: under_way(service) == 0)
+        assert httpx2.post(f"{url}/v1/ask", json=plain(max_new_tokens=3), timeout=60).status_code == 200
+
+
+def test_the_rate_is_held_before_the_body_is_read(oracle):
+    service = Service({"base": oracle.base}, {}, Limits(per_minute=1, burst=3))
+    with serving(service) as url:
+        found = [httpx2.post(f"{url}/v1/tokenize", content=b"{").status_code for _ in range(5)]
+        assert found == [422] * 3 + [429] * 2
+        assert int(httpx2.post(f"{url}/v1/none").headers["retry-after"]) > 30
+
+
+def test_a_stream_holds_its_place_until_its_last_byte_or_its_callers_end(oracle):
+    service = Service({"base": oracle.base}, {"o": oracle}, Limits(per_minute=1e6, burst=100, at_once=2))
+    asked = plain("So?", stream=True)
+    with serving(service) as url, httpx2.Client(base_url=url, timeout=60) as found:
+        with found.stream("POST", "/v1/scan", json=asked) as reply:
+            lines = reply.iter_lines()
+            assert next(lines) and under_way(service) == 1
+        until(lambda: under_way(service) == 0)
+        with found.stream("POST", "/v1/scan", json=asked) as reply:
+            assert events(reply)[-1] == ("done", {})
+        until(lambda: under_way(service) == 0)
+
+
+def test_the_service_replies_while_long_contexts_are_tokenized(oracle, monkeypatch, tmp_path):
+    lm = tiny_lm()
+    lm.model.config.max_position_embeddings = 10**6
+    service = Service({"base": lm}, {"o": oracle}, Limits(per_minute=1e6, burst=1000, context_tokens=200_000))
+    text = "".join(map(chr, range(33, 127))) * 1064
+    acts = replace(capture(lm, TEXT, [2], "last 4"), transcript=transcript_of(lm, text[:40_000]))
+    body = save(acts, tmp_path / "a.safetensors").read_bytes()
+    plain_decode = lm.tokenizer.decode
+    monkeypatch.setattr(lm.tokenizer, "decode", lambda *a, **k: time.sleep(0.005) or plain_decode(*a, **k))
+    with serving(service) as url, httpx2.Client(base_url=url, timeout=60) as found, ThreadPoolExecutor(1) as pool:
+        for path, sent in (("tokenize", {"json": {"context": {"text": text}}}), ("activations", {"content": body})):
+            asked, slowest = pool.submit(httpx2.post, f"{url}/v1/{path}", timeout=60, **sent), 0.0
+            began = time.monotonic()
+            while not asked.done():
+                before = time.monotonic()
+                assert found.get("/health").status_code == 200
+                slowest = max(slowest, time.monotonic() - before)
+            assert asked.result().status_code == 200, asked.result().text
+            assert time.monotonic() - began > 0.4
+            assert slowest < 0.25, path
