@@ -25,7 +25,7 @@ from augury.oracle.controls import CONTROLS
 from augury.oracle.wire import AnswerOut, ScanOut, ScoreOut
 from augury.server.app import make_app
 from augury.server.auth import Callers, read_tokens
-from augury.server.events import EVENTS
+from augury.server.events import EVENTS, ProgressEvent
 from augury.server.limits import Limits
 from augury.server.page import FOLDER
 from augury.server.service import Service
@@ -460,12 +460,20 @@ def test_the_rate_is_held_before_the_body_is_read(oracle):
 
 def test_a_stream_holds_its_place_until_its_last_byte_or_its_callers_end(oracle):
     service = Service({"base": oracle.base}, {"o": oracle}, Limits(per_minute=1e6, burst=100, at_once=2))
-    asked = plain("So?", stream=True)
+    asked, plain_run, held = plain("So?", stream=True), service.engine.run, threading.Event()
+
+    def slow(jobs):
+        jobs[0].tell("progress", ProgressEvent(number=0, done=0, total=1))
+        held.wait(20)
+        return plain_run(jobs)
+
+    service.engine.run = slow
     with serving(service) as url, httpx2.Client(base_url=url, timeout=60) as found:
         with found.stream("POST", "/v1/scan", json=asked) as reply:
             lines = reply.iter_lines()
             assert next(lines) and under_way(service) == 1
         until(lambda: under_way(service) == 0)
+        held.set()
         with found.stream("POST", "/v1/scan", json=asked) as reply:
             assert events(reply)[-1] == ("done", {})
         until(lambda: under_way(service) == 0)
