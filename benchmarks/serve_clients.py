@@ -26,8 +26,10 @@ DOES = (
 )  # fmt: skip
 QUESTIONS = ("What is this about?", "Who is it about?", "What happens here?", "Where is this?", "What comes next?")
 YES_NO = ("Is this about food?", "Is this about a person?", "Is this about travel?", "Is this sad?", "Is it night?")
-MIX = {"ask": 24, "ask, kept": 20, "ask, streamed": 8, "ask, controls": 4, "score": 14, "score, kept": 6, "scan": 4,
-       "capture": 10, "tokenize": 10}  # fmt: skip
+MIX = {
+    "ask": 6, "ask, kept": 5, "ask, streamed": 2, "ask, controls": 1, "score": 3, "score, kept": 2, "scan": 1,
+    "capture": 3, "tokenize": 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,24 @@ class Client:
     tally: Tally
     chance: random.Random
     kept: dict[str, tuple[Case, str]] = field(default_factory=dict)
+    deck: list[str] = field(default_factory=list)
     sent: int = 0
 
     def go_on(self, until: float) -> None:
         """Ask until then."""
-        kinds, weights = list(MIX), list(MIX.values())
         while time.monotonic() < until:
-            kind = self.chance.choices(kinds, weights)[0]
+            kind = self._next()
             try:
                 self.one(kind)
             except Exception as error:  # whatever it is, its reply was not right
                 self.tally.lost.append(f"{kind}: {error!r}")
+
+    def _next(self) -> str:
+        """Dealt from a shuffled deck, so that few requests are the same mix as many."""
+        if not self.deck:
+            self.deck = list(Counter(MIX).elements())
+            self.chance.shuffle(self.deck)
+        return self.deck.pop()
 
     def one(self, kind: str) -> None:
         """One request, until it is let in; its reply against what is right."""

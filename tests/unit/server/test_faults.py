@@ -398,3 +398,18 @@ def test_stopping_a_real_process_finishes_or_tells_everyone(process, tiny):
     assert time.monotonic() - began < 13
     assert process.process.returncode in (0, -signal.SIGTERM) and "Traceback" not in errors, errors
     assert set(found) == {"answered", "told"}
+
+
+def test_ctrl_c_ends_a_process_that_has_nothing_to_do(process):
+    """A connection that is kept open, and one that never sends the rest of its request, do not hold it up."""
+    host, _, port = process.url.removeprefix("http://").rpartition(":")
+    with httpx2.Client(base_url=process.url) as client, socket.create_connection((host, int(port))) as half:
+        assert client.get("/health").status_code == 200
+        half.sendall(f"POST /v1/ask HTTP/1.1\r\nhost: x\r\nauthorization: {bearer(0)}\r\n".encode())
+        half.sendall(b"content-type: application/json\r\ncontent-length: 100\r\n\r\n{")
+        time.sleep(0.3)
+        process.process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, errors = process.process.communicate(timeout=30)
+        assert time.monotonic() - began < 5
+    assert process.process.returncode in (0, -signal.SIGINT) and "Traceback" not in errors, errors
