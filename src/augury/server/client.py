@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import httpx2
@@ -19,13 +19,13 @@ from augury.activations.positions import RoleSelector, TextSelector
 from augury.activations.store import dump
 from augury.errors import AuguryError, InputError, NetworkError
 from augury.lm import Message, Transcript
-from augury.lm.chat import is_conversation
+from augury.lm.chat import End, Span, as_messages, is_conversation
 from augury.lm.values import is_whole
 from augury.oracle.answers import Answer, Scan, Score
 from augury.oracle.choices import YES_NO
 from augury.oracle.wire import AnswerOut, ScanOut, ScoreOut
 from augury.server import refused
-from augury.server.schemas import CapturedOut, InfoOut
+from augury.server.schemas import CapturedOut, GeneratedOut, InfoOut
 
 DONORS = 32
 RETRIED = (429, 503)
@@ -148,7 +148,7 @@ class Remote:
     def stream(
         self, acts: Any, question: str, *, layers: Any = None, positions: Any = None, **asked: Any
     ) -> Iterator[Answer]:
-        """The answer as soon as it is there, and, with `controls=True`, once more with them.
+        """The answer as soon as it is there, and, with `controls=True`, again whenever there are more of them.
 
         Args:
             acts: What to read.
@@ -172,18 +172,44 @@ class Remote:
         except httpx2.HTTPError as error:
             raise self._unreached(error) from error
 
-    def capture(self, source: Any, layers: Any = None, positions: Any = "all") -> Kept:
+    def capture(self, source: Any, layers: Any = None, positions: Any = "all", target: str | None = None) -> Kept:
         """Let the service capture a context and keep its activations.
 
         Args:
             source: Text, messages, token ids or a `Transcript`.
-            layers: Layer indices; None: those that its first oracle reads.
+            layers: Layer indices; None: those that the oracle reads.
             positions: A selector.
+            target: Which of its targets reads it; None: the base.
         """
         wanted = _positions(source, positions)
         body = {"context": _context(source), "layers": self._layers(layers), "positions": wanted}
-        found = CapturedOut.model_validate(self._post("/v1/capture", json=body))
-        return Kept(found.handle, found.layers, found.positions, found.tokens.tokens if found.tokens else ())
+        return _kept(self._post("/v1/capture", json={**body, "target": target, "oracle": self.name}))
+
+    def diff(self, finetuned: Kept, base: Kept) -> Kept:
+        """As `augury.diff`, of activations that lie there; so does the difference."""
+        return _kept(self._post("/v1/diff", json={"finetuned": finetuned.handle, "base": base.handle}))
+
+    def generate(
+        self,
+        messages: Any,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        end: End | None = None,
+        target: str | None = None,
+    ) -> Transcript:
+        """As `augury.generate`, by one of the service's targets; None: the base."""
+        context = {**_context(messages), **({} if end is None else {"end": end})}
+        sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+        found = self._post("/v1/generate", json={"context": context, "target": target, **sampling})
+        told = GeneratedOut.model_validate(found)
+        spans = tuple(Span(**vars(span)) for span in told.spans)
+        if isinstance(messages, Transcript):  # its token ids were sent, and not its turns
+            return replace(messages, token_ids=told.token_ids, spans=(*messages.spans, spans[-1]), end=None)
+        turns = as_messages(messages) if is_conversation(messages) else ()
+        return Transcript(told.token_ids, spans, turns)
 
     def forget(self, kept: Kept) -> None:
         """Let the service forget what it keeps."""
@@ -298,6 +324,11 @@ def _result(what: str, row: Any, kind: type[R]) -> R:
     found = _KINDS[what].model_validate(row).result()
     assert isinstance(found, kind)
     return found
+
+
+def _kept(row: Any) -> Kept:
+    found = CapturedOut.model_validate(row)
+    return Kept(found.handle, found.layers, found.positions, found.tokens.tokens if found.tokens else ())
 
 
 def _context(source: Any) -> dict[str, Any]:

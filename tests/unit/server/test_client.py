@@ -12,7 +12,7 @@ import torch
 import augury
 from augury.activations import Activations, capture, role, text
 from augury.errors import AccessError, AuguryError, ContractError, InputError, NetworkError, NotFoundError
-from augury.lm import transcript_of
+from augury.lm import generate, transcript_of
 from augury.server.auth import read_tokens
 from augury.server.client import Remote
 from augury.server.limits import Limits
@@ -124,6 +124,28 @@ def test_tensors_and_old_activations_leave_nothing_there(remote, oracle, service
     assert remote.score(acts, "So?").margin is not None
     with pytest.raises(NotFoundError, match="no oracle"):
         Remote(remote.url, name="other").score(acts, "So?")
+
+
+@pytest.mark.parametrize("source", [TEXT, TURNS[:1], "ids", "transcript"])
+def test_the_target_writes_what_it_writes_here(remote, oracle, source):
+    rendered = transcript_of(oracle.base, TURNS[:1])
+    given = {"ids": list(rendered.token_ids), "transcript": rendered}.get(str(source), source)
+    settings = {"max_new_tokens": 6, "temperature": 1.0, "top_p": 0.9, "seed": 3}
+    here, there = generate(oracle.base, given, **settings), remote.generate(given, **settings, target="base")
+    assert (there.token_ids, there.spans, there.messages) == (here.token_ids, here.spans, here.messages)
+    assert len(there.spans) and there.spans[-1].role == "assistant"
+    with pytest.raises(InputError, match="Nothing is generated"):
+        remote.generate(TURNS[:1], end="closed")
+
+
+def test_differences_lie_there(remote, oracle):
+    kept = [remote.capture(TEXT, positions="last 3", target="base") for _ in range(2)]
+    made = remote.diff(*kept)
+    assert made.positions == kept[0].positions and made.handle not in {one.handle for one in kept}
+    with pytest.raises(InputError, match="not above the noise"):
+        remote.ask(made, "What?")
+    with pytest.raises(NotFoundError, match="no target"):
+        remote.capture(TEXT, target="another")
 
 
 def test_an_answer_is_streamed_before_its_controls(remote, oracle):
