@@ -40,7 +40,7 @@ $(VENV)/.all: pyproject.toml constraints.txt src/augury/_version.py | $(VENV)/.t
 
 $(VENV)/.demo: pyproject.toml constraints.txt src/augury/_version.py | $(VENV)/.torch
 	@echo "Installing augury"
-	@$(INSTALL) -e '.[plot]' || { echo "make: the packages could not be installed. See pip's message above; make again goes on from here." >&2; exit 1; }
+	@$(INSTALL) -e '.[plot,serve]' || { echo "make: the packages could not be installed. See pip's message above; make again goes on from here." >&2; exit 1; }
 	@touch $@
 
 venv: $(VENV)/.all
@@ -50,6 +50,8 @@ venv: $(VENV)/.all
 demo: $(VENV)/.demo
 	$(BIN)/augury models add smollm2
 	$(BIN)/python examples/demo.py
+	@echo
+	@echo "The same in a browser:  $(BIN)/augury serve   then open http://127.0.0.1:8000"
 
 test: venv
 	$(PYTEST) -m "not slow and not browser"
@@ -133,9 +135,14 @@ release: venv
 	@echo "Trying the wheel in an empty environment"
 	@$(PYTHON) -m venv build/smoke
 	@build/smoke/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '$(TORCH)'
-	@wheel=$$(echo dist/*.whl); build/smoke/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt "$$wheel[plot]"
+	@wheel=$$(echo dist/*.whl); build/smoke/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt "$$wheel[plot,serve]"
 	@cd build/smoke && bin/augury --help >/dev/null && bin/augury --version && bin/python -I -c 'import augury; print(augury.__file__)'
 	@cd build/smoke && bin/python -I -c 'from augury.data import bank; from augury.oracle.hub import find_oracle; print(len(bank.topics()), "topics,", find_oracle("smollm2"))'
+	@cd build/smoke && bin/augury serve --port 0 --json > served.json 2> serve.log & pid=$$!; \
+	for i in $$(seq 90); do test -s build/smoke/served.json && break; sleep 1; done; \
+	url=$$(build/smoke/bin/python -c 'import json; print(json.load(open("build/smoke/served.json"))["url"])'); \
+	build/smoke/bin/python -I -c "import sys, re, httpx2; page = httpx2.get(sys.argv[1]).raise_for_status().text; [httpx2.get(sys.argv[1] + '/' + name).raise_for_status() for name in re.findall(r'\./(assets/[^\"]+)', page)]; print('the page is served')" $$url; \
+	ended=$$?; kill $$pid; exit $$ended
 	@rm -rf build/smoke
 
 clean:

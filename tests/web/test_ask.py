@@ -5,7 +5,7 @@ from __future__ import annotations
 from augury.activations import capture
 from augury.lm import transcript_of
 from augury.oracle.consensus import normalise_answer
-from tests.web.conftest import selected, table, whole
+from tests.web.conftest import panel, selected, table, whole, write
 
 BREAD = [{"role": "user", "content": "Explain in a few sentences how to bake a simple loaf of bread."}]
 
@@ -16,8 +16,8 @@ def local(page, lm):
 
 
 def test_a_greedy_answer_and_its_controls(page, oracle, smollm2):
-    page.get_by_label("Samples").fill("0")
-    page.get_by_label("Question", exact=True).fill("What was the model asked to do?")
+    panel(page).get_by_label("Samples").fill("0")
+    panel(page).get_by_label("Question", exact=True).fill("What was the model asked to do?")
     page.get_by_role("button", name="Ask", exact=True).click()
     whole(page)
     alone = oracle.ask(local(page, smollm2), "What was the model asked to do?", controls=True)
@@ -27,19 +27,48 @@ def test_a_greedy_answer_and_its_controls(page, oracle, smollm2):
     for name, control in alone.controls.items():
         assert normalise_answer(rows[name][0]) == normalise_answer(control.text)
         assert rows[name][2] == f"{100 * control.same_as_real:.0f}%"
-    marks = page.locator(".marks").inner_text()
-    blind = max(alone.controls[name].same_as_real for name in ("none", "shuffled")) >= 0.5
-    assert ("does not change with the activations" in marks) == blind
-    assert ("changes with the activations" in marks) or blind
+    marks = panel(page).locator(".marks").inner_text()
+    assert "too long to be compared with its controls" in marks, "more than five words are never equal to the letter"
+
+
+def test_marks_say_what_the_controls_give(page, oracle, smollm2):
+    panel(page).get_by_label("Samples").fill("0")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    whole(page)
+    alone = oracle.ask(local(page, smollm2), "What is this about?", controls=True)
+    blind = max(alone.controls[name].same_as_real for name in ("none", "shuffled"))
+    marks = panel(page).locator(".marks").inner_text()
+    assert len(alone.text.split()) <= 5
+    assert ("does not change with the activations" in marks) == (blind == 1)
+    assert ("✓ changes with the activations" in marks) == (blind <= 0.5)
+
+
+def test_an_answer_is_marked_once_the_transcript_is_another(page):
+    panel(page).get_by_label("Controls").uncheck()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    whole(page)
+    assert page.get_by_text("This is about an earlier transcript.").count() == 0
+    write(page, "Something else.")
+    page.get_by_text("This is about an earlier transcript.").wait_for()
+
+
+def test_what_was_stopped_says_so_and_is_kept(page):
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.get_by_text("The controls are being asked.").wait_for()
+    page.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("It was ended before it was whole.").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Ask", "the keyboard's place is not lost"
+    page.get_by_role("tab", name="Keep (1)").wait_for()
 
 
 def test_samples_come_with_their_agreement(page):
-    page.get_by_label("Samples").fill("8")
-    page.get_by_label("Controls").uncheck()
+    panel(page).get_by_label("Samples").fill("8")
+    panel(page).get_by_label("Controls").uncheck()
     page.get_by_role("button", name="Ask", exact=True).click()
     whole(page)
     assert "of 8 samples" in page.locator(".result").inner_text()
-    assert page.locator(".marks li").count() == 1 and "agree" in page.locator(".marks").inner_text()
+    assert panel(page).locator(".marks li").count() == 1 and "agree" in panel(page).locator(".marks").inner_text()
     assert [name for name, *_ in table(page)] == ["activations"]
 
 
@@ -62,8 +91,8 @@ def test_an_answer_streams(page):
 
 
 def test_a_yes_no_question(page, oracle, smollm2):
-    page.get_by_role("radio", name="Yes or no").check()
-    page.get_by_label("Question: questions often asked").select_option("Is this about cooking?")
+    panel(page).get_by_role("radio", name="Yes or no").check()
+    panel(page).get_by_label("Question: questions often asked").select_option("Is this about cooking?")
     page.get_by_role("button", name="Ask", exact=True).click()
     whole(page)
     alone = oracle.score(local(page, smollm2), "Is this about cooking?", controls=True)
@@ -72,7 +101,7 @@ def test_a_yes_no_question(page, oracle, smollm2):
     for name, found in (("activations", alone), *alone.controls.items()):
         margin = float(rows[name][2].replace("−", "-"))
         assert abs(margin - found.margin) < 0.02 and rows[name][0] == found.choice
-    assert "more of a yes than 100% of other texts" in page.locator(".marks").inner_text()
+    assert "more of a Yes than 100% of 32 other texts" in panel(page).locator(".marks").inner_text()
 
 
 def test_a_question_is_asked_by_keyboard_alone(page):
@@ -93,7 +122,7 @@ def test_a_question_is_asked_by_keyboard_alone(page):
 def test_a_refusal_says_what_to_do_and_the_next_question_is_answered(page):
     page.route("**/v1/ask", lambda route: route.abort())
     page.get_by_role("button", name="Ask", exact=True).click()
-    assert "check that it runs" in page.get_by_role("alert").inner_text()
+    assert "Check that it runs" in page.get_by_role("alert").inner_text()
     page.unroute("**/v1/ask")
     page.get_by_role("button", name="Ask", exact=True).click()
     whole(page)
@@ -101,7 +130,7 @@ def test_a_refusal_says_what_to_do_and_the_next_question_is_answered(page):
 
 
 def test_activations_that_the_service_forgot_are_captured_again(page):
-    page.get_by_label("Controls").uncheck()
+    panel(page).get_by_label("Controls").uncheck()
     with page.expect_response("**/v1/capture") as captured:
         page.get_by_role("button", name="Ask", exact=True).click()
     whole(page)

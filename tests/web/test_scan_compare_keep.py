@@ -7,7 +7,7 @@ import json
 import augury
 from augury.activations import capture
 from augury.lm import transcript_of
-from tests.web.conftest import chips, opened, selected, table, whole, write
+from tests.web.conftest import chips, opened, panel, selected, table, whole, write
 
 TEXT = "A baker kneads the dough before dawn."
 TURNS = [{"role": "user", "content": TEXT}]
@@ -69,9 +69,13 @@ def test_base_fine_tune_and_difference_side_by_side(page, oracle, smollm2, targe
     assert said == [oracle.ask(acts, "What is this about?").text for acts in (plain, tuned, difference)]
     form.get_by_text("Its controls").nth(2).click()
     assert "not available: a difference has no text" in {row[1] for row in table(page)}
-    assert [form.locator("select[aria-label^='Read in']").nth(i).locator("option:checked").inner_text() for i in range(3)] == [
-        "base", "tuned", "tuned minus base",
-    ]  # fmt: skip
+    fields = [form.get_by_label(f"Read in column {i}") for i in (1, 2, 3)]
+    assert [field.locator("option:checked").inner_text() for field in fields] == ["base", "tuned", "tuned minus base"]
+    form.get_by_role("button", name="Remove column 1").click()
+    assert form.locator(".said").all_inner_texts() == said[1:], "an answer goes with its column"
+    page.get_by_role("tab", name="Keep (3)").click()
+    kept = panel(page, "keep").locator("li p").all_inner_texts()
+    assert sorted(line.split(" from ")[1] for line in kept) == ["base", "tuned", "tuned minus base"]
 
 
 def test_two_oracles_side_by_side_and_one_column_that_is_refused(page):
@@ -92,8 +96,8 @@ def test_two_oracles_side_by_side_and_one_column_that_is_refused(page):
 
 
 def test_history_leaves_and_comes_back(chromium, url, page, tmp_path):
-    page.get_by_label("Samples").fill("0")
-    page.get_by_label("Controls").uncheck()
+    panel(page).get_by_label("Samples").fill("0")
+    panel(page).get_by_label("Controls").uncheck()
     page.get_by_role("button", name="Ask", exact=True).click()
     whole(page)
     said, where = page.locator(".said").inner_text(), selected(page)
@@ -127,12 +131,12 @@ def test_history_leaves_and_comes_back(chromium, url, page, tmp_path):
 
 
 def test_a_link_restores_the_view(chromium, url, page):
-    page.get_by_label("Tokens", exact=True).and_(page.get_by_role("spinbutton")).fill("6")
+    page.get_by_role("spinbutton", name="Tokens", exact=True).fill("6")
     page.get_by_role("button", name="Generate").click()
     page.get_by_role("group", name="assistant").wait_for()
     page.get_by_role("button", name="All assistant tokens").click()
     where = selected(page)
-    page.get_by_label("Question", exact=True).fill("What comes next?")
+    panel(page).get_by_label("Question", exact=True).fill("What comes next?")
     page.get_by_role("tab", name="Keep").click()
     page.get_by_role("button", name="Link to this view").click()
     page.get_by_text("The link is in the clipboard").wait_for()
@@ -140,7 +144,7 @@ def test_a_link_restores_the_view(chromium, url, page):
     with opened(chromium, link) as other:
         other.get_by_role("group", name="assistant").wait_for()
         assert selected(other) == where
-        assert other.get_by_label("Question", exact=True).input_value() == "What comes next?"
+        assert panel(other).get_by_label("Question", exact=True).input_value() == "What comes next?"
         assert other.get_by_label("Turn 2, assistant").input_value() == page.get_by_label("Turn 2, assistant").input_value()
     with opened(chromium, link[:-40]) as broken:
         broken.locator(".chip").first.wait_for()

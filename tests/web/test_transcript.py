@@ -8,7 +8,7 @@ import pytest
 
 import augury
 from augury.lm import transcript_of
-from tests.web.conftest import chips, selected, write
+from tests.web.conftest import chips, selected
 
 BREAD = "Explain in a few sentences how to bake a simple loaf of bread."
 
@@ -26,7 +26,7 @@ def test_tokens_are_the_targets_own(page, smollm2):
 
 
 def test_what_the_target_writes_is_kept_as_it_was_sampled(page, smollm2):
-    page.get_by_label("Tokens", exact=True).and_(page.get_by_role("spinbutton")).fill("12")
+    page.get_by_role("spinbutton", name="Tokens", exact=True).fill("12")
     page.get_by_role("button", name="Generate").click()
     page.get_by_label("Turn 2, assistant").wait_for()
     alone = augury.generate(smollm2, [{"role": "user", "content": BREAD}], max_new_tokens=12)
@@ -39,7 +39,7 @@ def test_what_the_target_writes_is_kept_as_it_was_sampled(page, smollm2):
 
 
 def test_an_answer_is_written_again_and_edited(page):
-    page.get_by_label("Tokens", exact=True).and_(page.get_by_role("spinbutton")).fill("4")
+    page.get_by_role("spinbutton", name="Tokens", exact=True).fill("4")
     page.get_by_role("button", name="Generate").click()
     page.get_by_label("Turn 2, assistant").wait_for()
     page.get_by_label("Turn 1, user").fill("Name a colour.")
@@ -53,7 +53,7 @@ def test_an_answer_is_written_again_and_edited(page):
 
 
 def test_long_work_is_stopped(page):
-    page.get_by_label("Tokens", exact=True).and_(page.get_by_role("spinbutton")).fill("400")
+    page.get_by_role("spinbutton", name="Tokens", exact=True).fill("400")
     page.get_by_label("Temperature").first.fill("1.5")
     page.get_by_role("button", name="Generate").click()
     page.locator(".writing").wait_for()
@@ -74,7 +74,7 @@ def test_a_file_of_conversations_is_opened(page, tmp_path):
     page.get_by_role("option", name="two", exact=True).wait_for()
     file.write_text("{")
     page.get_by_label("Open JSONL").set_input_files(file)
-    assert "line 1 is not JSON" in page.get_by_role("alert").inner_text().lower()
+    assert "Line 1 is not JSON" in page.get_by_role("alert").inner_text()
     assert page.get_by_label("Turn 1, user").input_value() == "Number two", "what was there stays"
 
 
@@ -87,13 +87,15 @@ def test_examples_are_loaded(page, name):
 def test_plain_text_is_read_as_it_is(page, smollm2):
     page.get_by_label("Plain text").check()
     page.get_by_label("Text", exact=True).fill("The philosopher who drank hemlock taught")
-    page.get_by_role("option", name="hem").wait_for()
+    page.locator(".stale").wait_for(state="detached")
+    page.get_by_role("group", name="text").get_by_role("option", name="The", exact=True).wait_for()
     assert len(chips(page)) == len(transcript_of(smollm2, "The philosopher who drank hemlock taught"))
 
 
 def test_nothing_is_lost_where_a_context_is_too_long(page):
     page.get_by_label("Turn 1, user").fill("word " * 9000)
     page.get_by_role("alert").wait_for()
-    assert "too long" in page.get_by_role("alert").inner_text()
-    write(page, "Short again.")
+    assert "can read" in page.get_by_role("alert").inner_text()
+    page.get_by_label("Turn 1, user").fill("Short again.")
+    page.locator(".chip").first.wait_for()
     assert page.get_by_role("alert").count() == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from augury.oracle.hub import find_oracle
-from tests.web.conftest import DESK, PHONE, faults, opened, serving, whole
+from tests.web.conftest import DESK, PHONE, faults, opened, panel, serving, whole, write
 
 TOKEN = "the-token-of-ana-123"
 
@@ -15,7 +15,7 @@ TOKEN = "the-token-of-ana-123"
 def test_axe_finds_nothing_serious(chromium, url, scheme, size):
     with opened(chromium, url, viewport=size, color_scheme=scheme) as page:
         page.locator(".chip").first.wait_for()
-        page.get_by_label("Controls").uncheck()
+        panel(page).get_by_label("Controls").uncheck()
         page.get_by_role("button", name="Ask", exact=True).click()
         whole(page)
         found = faults(page)
@@ -57,8 +57,8 @@ def test_scripts_that_are_not_the_pages_own_do_not_run(chromium, url):
 
 
 def test_what_a_model_writes_is_text_and_never_markup(page):
-    page.get_by_label("Turn 1, user").fill("<img src=x onerror=window.ran=1> <b>bold</b>")
-    page.get_by_role("option", name="onerror").first.wait_for()
+    write(page, "<img src=x onerror=window.ran=1> <b>bold</b>")
+    assert "onerror" in page.locator("#tokens").inner_text()
     assert page.locator("#tokens img, #tokens b").count() == 0 and page.evaluate("window.ran") is None
 
 

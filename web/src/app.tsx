@@ -1,24 +1,25 @@
 /** The page: a transcript and its tokens on one side, what is asked of them on the other. */
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Ask } from "./ask";
+import type { Live } from "./asking";
 import { Chips } from "./chips";
 import { Compare, OracleField, ReadsField } from "./compare";
 import { type Page, useAsk, useCompare, useGenerate, useScan } from "./doing";
 import { type Group, groupsOf, shownOf } from "./groups";
 import { History } from "./history";
 import type { Service } from "./http";
-import { type Entry, exactly, linked, type View } from "./keep";
+import { type Entry, linked, type View } from "./kept";
 import { Refused } from "./parts";
 import { Readings } from "./readings";
 import { Scan } from "./scan";
 import { Select } from "./select";
-import { everything } from "./selection";
+import { everything, union } from "./selection";
 import { Prefixes } from "./short";
 import { Tabs } from "./tabs";
 import { useTokens } from "./tokens";
 import { Transcript } from "./transcript";
-import type { Info, Scan as Found } from "./types";
-import { firstView, fitted, LAST, questionOf, useHistory } from "./view";
+import type { Answer, Draft, Info, Scan as Found, Score, Tokens } from "./types";
+import { firstView, fitted, LAST, layersFor, questionOf, useHistory } from "./view";
 
 interface Props {
   service: Service;
@@ -33,7 +34,6 @@ export function App({ service, info, restored }: Props) {
   const set = useCallback((part: Partial<View>) => setView((before) => ({ ...before, ...part })), []);
   const [note, setNote] = useState(notHere(begun.changed));
   const [entries, setEntries] = useHistory(setNote);
-  const [controls, setControls] = useState(true);
   const [template, setTemplate] = useState(false);
   const [cursor, setCursor] = useState(0);
   const [tab, setTab] = useState("ask");
@@ -42,15 +42,14 @@ export function App({ service, info, restored }: Props) {
   const oracle = info.oracles.find(({ name }) => name === view.oracle);
   const { transcript, fresh, take, fault } = useTokens(service, view);
   const tokens = transcript?.tokens ?? null;
-  const groups = useMemo(() => (tokens === null ? [] : groupsOf(tokens)), [tokens]);
-  const shared = () => ({ ...view, exact: exactly(transcript) });
+  const groups = useMemo(() => (tokens === null ? [] : groupsOf(tokens, view.draft.kind === "text")), [tokens]);
 
   const { reads, layers, selected } = view;
   const page: Page = {
     service, info, readings, view, set, tokens,
-    question: questionOf(view, controls),
+    question: questionOf(view),
     reading: () => ({ tokens: tokens!, oracle: view.oracle, reads, base: info.targets[0]!.name, layers, selected }),
-    keep: (results) => setEntries((before) => [...before, { id: newId(), at: new Date().toISOString(), view: shared(), results }]),
+    keep: (results, from) => setEntries((before) => [...before, { id: newId(), at: new Date().toISOString(), view, results, from }]),
   };
   const generating = useGenerate(page, take);
   const asking = useAsk(page);
@@ -58,31 +57,40 @@ export function App({ service, info, restored }: Props) {
   const comparing = useCompare(page);
 
   // Another transcript: what was found in the one before says nothing of it, and its last tokens are where to begin.
-  const coming = useRef<Coming>({ selected: view.selected, scans: [] });
+  const coming = useRef<Coming>({ draft: view.draft, selected: view.selected, scans: [] });
   useEffect(() => {
+    scanning.clear();
     if (tokens === null) return;
-    const { selected: wanted, scans } = coming.current;
-    coming.current = { selected: [], scans: [] };
-    const kept = wanted.filter((at) => at < tokens.token_ids.length);
+    readings.keepOnly(tokens);
+    const { draft, selected: wanted, scans } = coming.current;
+    coming.current = { draft: null, selected: [], scans: [] };
+    const kept = draft === view.draft ? inside(wanted, tokens.token_ids.length) : [];
     set({ selected: kept.length > 0 ? kept : lastOfTurn(groups) });
     setCursor(0);
-    scanning.work.stop();
-    scanning.setFound(scans);
+    if (draft === view.draft && scans.every((scan) => isOf(scan, tokens))) scanning.show(scans);
   }, [tokens]);
 
   const show = (entry: Entry) => {
     const { view: before, changed } = fitted(entry.view, info);
+    const draft = { ...before.draft }; // made into tokens again, whichever stand here now
     const scans = entry.results.filter((result) => result.kind === "scan");
-    const answers = entry.results.filter((result) => result.kind !== "scan");
+    const answers = entry.results.map((result, i) => [result, entry.from[i]!] as const).filter(([{ kind }]) => kind !== "scan");
+    generating.work.stop();
+    asking.work.stop();
     setNote(notHere(changed));
-    coming.current = { selected: before.selected, scans };
-    setView({ ...before, draft: { ...before.draft } }); // made into tokens again, whichever stand here now
-    asking.setLive(answers.map((result) => ({ question: result.question, texts: [], result, whole: true })));
+    coming.current = { draft, selected: before.selected, scans };
+    setView({ ...before, draft });
+    asking.setLive(answers.map(([result, from]) => finished(result as Answer | Score, from)));
     setTab(scans.length > 0 ? "scan" : "ask");
   };
   const link = async () => {
-    history.replaceState(null, "", await linked(shared()));
+    history.replaceState(null, "", await linked(view));
     return location.href;
+  };
+  /** What was found at other layers, by another oracle or from another target says nothing of these. */
+  const reread = (part: Partial<View>) => {
+    scanning.clear();
+    set(part);
   };
 
   const onSelect = (positions: readonly number[]) => set({ selected: [...positions] });
@@ -90,10 +98,8 @@ export function App({ service, info, restored }: Props) {
     info,
     question: page.question,
     ready: fresh && tokens !== null && oracle !== undefined && selected.length > 0,
-    onQuestion: (changed: Page["question"]) => {
-      setControls(changed.controls);
-      set({ question: changed.text, yesNo: changed.yesNo, samples: changed.samples, temperature: changed.temperature });
-    },
+    tokens,
+    onQuestion: ({ text, ...rest }: Page["question"]) => set({ question: text, ...rest }),
   };
   const tabs = [
     { id: "ask", label: "Ask", body: <Ask {...form} live={asking.live} work={asking.work} onAsk={asking.run} /> },
@@ -103,19 +109,22 @@ export function App({ service, info, restored }: Props) {
       body: (
         <Scan
           {...scanning}
+          {...{ window: view.window, everywhere: view.everywhere }}
           questions={view.scans}
           ready={form.ready}
           cursor={cursor}
           onQuestions={(scans) => set({ scans })}
+          onWindow={(window) => set({ window })}
+          onEverywhere={(everywhere) => set({ everywhere })}
           onCursor={setCursor}
         />
       ),
     },
-    { id: "compare", label: "Compare", body: <Compare {...form} {...comparing} /> },
+    { id: "compare", label: "Compare", body: <Compare {...form} {...comparing} layers={layers} /> },
     {
       id: "keep",
       label: entries.length > 0 ? `Keep (${entries.length})` : "Keep",
-      body: <History entries={entries} onEntries={setEntries} onShow={show} onLink={link} />,
+      body: useMemo(() => <History entries={entries} onEntries={setEntries} onShow={show} onLink={link} />, [entries, view, tab]),
     },
   ];
   return (
@@ -132,7 +141,10 @@ export function App({ service, info, restored }: Props) {
             target={info.targets.length > 1 ? reads.target : null}
             written={generating.written}
             work={generating.work}
-            onDraft={(draft) => set({ draft, exact: null })}
+            onDraft={(draft) => {
+              generating.work.stop(); // what it would write is no answer to what stands here now
+              set({ draft, exact: null });
+            }}
             onGenerate={generating.run}
           />
           <section class="panel" aria-labelledby="tokens-title">
@@ -140,13 +152,13 @@ export function App({ service, info, restored }: Props) {
               <h2 id="tokens-title">Tokens</h2>
               {info.targets.length > 1 && (
                 <label>
-                  Read from <ReadsField label="Read from" info={info} reads={reads} onReads={(chosen) => set({ reads: chosen })} />
+                  Read from <ReadsField label="Read from" info={info} reads={reads} onReads={(chosen) => reread({ reads: chosen })} />
                 </label>
               )}
               {info.oracles.length > 1 && (
                 <label>
                   Oracle{" "}
-                  <OracleField label="Oracle" info={info} oracle={view.oracle} onOracle={(name) => setView(fitted({ ...view, oracle: name }, info).view)} />
+                  <OracleField label="Oracle" info={info} oracle={view.oracle} onOracle={(name) => reread({ oracle: name, layers: layersFor(info, name, layers) })} />
                 </label>
               )}
             </div>
@@ -159,7 +171,7 @@ export function App({ service, info, restored }: Props) {
                   {...{ tokens, groups, template, selected, oracle, layers, onSelect }}
                   nLayers={info.model.n_layers}
                   onTemplate={setTemplate}
-                  onLayers={(chosen) => set({ layers: chosen })}
+                  onLayers={(chosen) => reread({ layers: chosen })}
                 />
                 <Chips
                   {...{ tokens, groups, template, selected, cursor, onSelect }}
@@ -179,10 +191,25 @@ export function App({ service, info, restored }: Props) {
   );
 }
 
-/** What is to be shown once a transcript's tokens are there. */
+/** What is to be shown once the tokens of a draft are there. */
 interface Coming {
+  draft: Draft | null;
   selected: readonly number[];
   scans: Found[];
+}
+
+/** A selection of another time as one of so many tokens. */
+function inside(positions: readonly number[], length: number): number[] {
+  return [...union([], positions.filter((at) => at < length))];
+}
+
+/** Whether a scan's positions are these tokens. */
+function isOf(scan: Found, tokens: Tokens): boolean {
+  return scan.positions.every((at, i) => tokens.tokens[at] === scan.tokens[i]);
+}
+
+function finished(result: Answer | Score, from: string): Live {
+  return { question: result.question, from, tokens: null, texts: [], result, whole: true, ended: false };
 }
 
 /** The last tokens of what was said last. */

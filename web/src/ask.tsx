@@ -4,7 +4,7 @@ import type { Live, Question } from "./asking";
 import { OPEN_QUESTIONS, YES_NO_QUESTIONS } from "./examples";
 import { NumberField, QuestionField, Refused, Running } from "./parts";
 import { Result } from "./result";
-import type { Info } from "./types";
+import type { Info, Tokens } from "./types";
 import type { Work } from "./work";
 
 interface Props {
@@ -12,6 +12,8 @@ interface Props {
   info: Info;
   ready: boolean;
   live: readonly Live[];
+  /** What stands on the page now. */
+  tokens: Tokens | null;
   work: Work;
   onQuestion: (question: Question) => void;
   onAsk: () => void;
@@ -24,7 +26,7 @@ export function Ask(props: Props) {
       <Running work={props.work} />
       <Refused fault={props.work.fault} />
       {props.live.map((live, i) => (
-        <Result key={i} live={live} />
+        <Result key={i} live={live} now={props.tokens} />
       ))}
     </>
   );
@@ -64,16 +66,15 @@ export function QuestionForm({ id, label, question, info, ready, work, onQuestio
               max={info.limits.samples}
               onInput={(samples) => onQuestion({ ...question, samples })}
             />
-            {question.samples > 0 && (
-              <NumberField
-                label="Temperature"
-                value={question.temperature}
-                min={0.1}
-                max={5}
-                step={0.1}
-                onInput={(temperature) => onQuestion({ ...question, temperature })}
-              />
-            )}
+            <NumberField
+              label="Temperature"
+              value={question.temperature}
+              min={0.1}
+              max={5}
+              step={0.1}
+              disabled={question.samples === 0}
+              onInput={(temperature) => onQuestion({ ...question, temperature })}
+            />
           </>
         )}
         <label>

@@ -24,9 +24,15 @@ export interface Question {
 /** An answer on its way. */
 export interface Live {
   question: string;
+  /** What is read, in words. */
+  from: string;
+  /** The tokens that it is about; null: of an answer that was kept. */
+  tokens: Tokens | null;
   texts: readonly string[];
   result: Answer | Score | null;
   whole: boolean;
+  /** Set where it ended before it was whole. */
+  ended: boolean;
 }
 
 /** Ask, and tell each state of the answer; the last one is whole. */
@@ -45,7 +51,8 @@ export async function ask(
     say("asking");
     const body = { ...about(kept, reading), questions: [question.text], ...asked };
     let result: Answer | Score | null = null;
-    const state = (texts: readonly string[], whole: boolean) => tell({ question: question.text, texts, result, whole });
+    const state = (texts: readonly string[], whole: boolean) =>
+      tell({ question: question.text, from: fromOf(reading), tokens: reading.tokens, texts, result, whole, ended: false });
     for await (const { name, data } of readings.service.stream(path, body, signal)) {
       if (name === "text") state((data as TextEvent).texts, false);
       if (name !== "answer" && name !== "score") continue;
@@ -56,6 +63,11 @@ export async function ask(
     state([], true);
     return result!;
   });
+}
+
+/** What is read, in words. */
+export function fromOf({ reads, base }: Pick<Reading, "reads" | "base">): string {
+  return reads.difference ? `${reads.target} minus ${base}` : reads.target;
 }
 
 /** Yes/no questions at every position; each scan is told as it is there. */
@@ -87,7 +99,7 @@ function withKept<T>(
   use: (kept: Captured) => Promise<T>,
 ): Promise<T> {
   say("capturing activations");
-  return readings.with(() => readings.of(tokens, reads, base, layers, signal), use);
+  return readings.with(tokens, reads, base, layers, signal, use);
 }
 
 function about(kept: Captured, { oracle, selected }: Reading): object {

@@ -29,7 +29,8 @@ export function Chips(props: Props) {
   const cursor = shown.find((at) => at >= props.cursor) ?? shown.at(-1) ?? 0;
   const box = useRef<HTMLDivElement>(null);
   const drag = useRef<Drag | null>(null);
-  const [anchor, setAnchor] = useState(0);
+  const [anchor, setAnchor] = useState(cursor);
+  useEffect(() => setAnchor(cursor), [tokens, props.template]);
 
   useSelected(box, tokens, selected, props.template);
   useHeat(box, tokens, heat, props.template);
@@ -43,16 +44,24 @@ export function Chips(props: Props) {
 
   const down = (event: PointerEvent) => {
     const at = positionOf(event.target);
-    if (at === null || event.button !== 0) return;
+    if (at === null || event.button !== 0 || event.pointerType === "touch") return;
     onCursor(at);
     if (event.shiftKey) return extend({ anchor, kept: [] }, at);
     setAnchor(at);
-    if (event.pointerType === "touch" || event.ctrlKey || event.metaKey) return onSelect(toggled(selected, at));
+    if (event.ctrlKey || event.metaKey) return onSelect(toggled(selected, at));
     drag.current = { anchor: at, kept: [] };
     onSelect([at]);
   };
+  /** A finger that is put down may be about to scroll: only where it is lifted again does it select. */
+  const click = (event: MouseEvent) => {
+    const at = positionOf(event.target);
+    if (at === null || (event as PointerEvent).pointerType !== "touch") return;
+    onCursor(at);
+    onSelect(toggled(selected, at));
+  };
   const move = (event: PointerEvent) => {
     const at = positionOf(event.target);
+    if (event.buttons === 0) drag.current = null;
     if (at !== null && at !== cursor) onCursor(at);
     if (at !== null && drag.current !== null) extend(drag.current, at);
   };
@@ -71,8 +80,9 @@ export function Chips(props: Props) {
   };
   useEffect(() => {
     const up = () => (drag.current = null);
-    window.addEventListener("pointerup", up);
-    return () => window.removeEventListener("pointerup", up);
+    const ends = ["pointerup", "pointercancel"];
+    ends.forEach((name) => window.addEventListener(name, up));
+    return () => ends.forEach((name) => window.removeEventListener(name, up));
   }, []);
 
   // Thousands of chips: drawn once for a transcript, whatever is selected.
@@ -93,6 +103,7 @@ export function Chips(props: Props) {
       tabIndex={0}
       onPointerDown={down}
       onPointerMove={move}
+      onClick={click}
       onKeyDown={key}
     >
       {drawn}

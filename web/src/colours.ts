@@ -1,7 +1,7 @@
 /** Green for yes and purple for no, as in every heat map of augury; both are told apart by colour-blind eyes. */
 const YES = "27, 120, 55";
 const NO = "118, 42, 131";
-const DEEPEST = 0.72;
+const DEEPEST = 0.6; // text stays readable on it
 
 /** 0 to 1: a value against the largest, in either direction. */
 export function strengths(values: readonly number[]): (value: number) => number {

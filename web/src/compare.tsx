@@ -1,24 +1,19 @@
 /** One question, several readings side by side: two oracles, or a base, its fine-tune, and the difference. */
 import { QuestionForm } from "./ask";
-import type { Live, Question } from "./asking";
-import { Refused, Running } from "./parts";
+import { fromOf, type Question } from "./asking";
+import type { Outcome } from "./doing";
+import type { Column } from "./kept";
+import { Refused, Running, toAdding } from "./parts";
 import { Result } from "./result";
-import type { Info, Reads } from "./types";
-import type { Fault, Work } from "./work";
-
-export interface Column {
-  oracle: string;
-  reads: Reads;
-}
-
-/** What came of one column: a column that is refused does not take the others with it. */
-export interface Outcome {
-  live: Live | null;
-  fault: Fault | null;
-}
+import type { Info, Reads, Tokens } from "./types";
+import { firstColumns, layersFor } from "./view";
+import type { Work } from "./work";
 
 interface Props {
   columns: readonly Column[];
+  layers: readonly number[];
+  /** What stands on the page now. */
+  tokens: Tokens | null;
   question: Question;
   info: Info;
   ready: boolean;
@@ -31,25 +26,12 @@ interface Props {
 
 const MOST = 4;
 
-/** The first comparison that a service makes possible; fewer than two columns: it makes none. */
-export function firstColumns({ oracles, targets }: Info): Column[] {
-  const [base, ...tuned] = targets.map((target) => target.name);
-  const [first, ...others] = oracles.map((oracle) => oracle.name);
-  if (first === undefined || base === undefined) return [];
-  const plain = { oracle: first, reads: { target: base, difference: false } };
-  if (tuned[0] !== undefined) {
-    const column = (difference: boolean) => ({ oracle: first, reads: { target: tuned[0]!, difference } });
-    return [plain, column(false), column(true)];
-  }
-  return [plain, ...others.slice(0, 1).map((oracle) => ({ ...plain, oracle }))];
-}
-
 export function Compare(props: Props) {
   const { columns, info, found, setColumns: onColumns } = props;
   if (firstColumns(info).length < 2) {
     return (
       <p class="hint">
-        There is one oracle and one target here, so nothing to compare. A fine-tune comes in with <code>augury serve --target FOLDER</code>,
+        There is nothing to compare here: it takes two oracles, or a fine-tune beside the base. A fine-tune comes in with <code>augury serve --target FOLDER</code>,
         a second oracle with <code>--oracle FOLDER</code>.
       </p>
     );
@@ -66,19 +48,27 @@ export function Compare(props: Props) {
             <div class="row">
               <ReadsField label={`Read in column ${i + 1}`} info={info} reads={column.reads} onReads={(reads) => set(i, { ...column, reads })} />
               <OracleField label={`Oracle of column ${i + 1}`} info={info} oracle={column.oracle} onOracle={(oracle) => set(i, { ...column, oracle })} />
+              <small>layers {layersFor(info, column.oracle, props.layers).join(", ")}</small>
               {columns.length > 2 && (
-                <button type="button" aria-label={`Remove column ${i + 1}`} onClick={() => onColumns(columns.filter((_, j) => i !== j))}>
+                <button
+                  type="button"
+                  aria-label={`Remove column ${i + 1}`}
+                  onClick={(event) => {
+                    toAdding(event.currentTarget);
+                    onColumns(columns.filter((_, j) => i !== j));
+                  }}
+                >
                   Remove
                 </button>
               )}
             </div>
             <Refused fault={found[i]?.fault ?? null} />
-            {found[i]?.live ? <Result live={found[i].live} folded /> : <p class="hint">Not asked yet.</p>}
+            {found[i]?.live ? <Result live={found[i].live} folded now={props.tokens} /> : <p class="hint">Not asked yet.</p>}
           </section>
         ))}
       </div>
       {columns.length < MOST && (
-        <button type="button" onClick={() => onColumns([...columns, columns[0]!])}>
+        <button type="button" data-add onClick={() => onColumns([...columns, { ...columns[0]! }])}>
           Add a column
         </button>
       )}
@@ -87,11 +77,7 @@ export function Compare(props: Props) {
 }
 
 function named({ oracle, reads }: Column, info: Info): string {
-  return `${oracle}, ${readsName(reads, info)}`;
-}
-
-export function readsName(reads: Reads, info: Info): string {
-  return reads.difference ? `${reads.target} minus ${info.targets[0]!.name}` : reads.target;
+  return `${oracle}, ${fromOf({ reads, base: info.targets[0]!.name })}`;
 }
 
 /** Which target is read, or which one's difference from the base. */
@@ -106,7 +92,7 @@ export function ReadsField(props: { label: string; info: Info; reads: Reads; onR
     <select aria-label={props.label} value={`${chosen}`} onChange={(event) => props.onReads(choices[Number(event.currentTarget.value)]!)}>
       {choices.map((reads, i) => (
         <option key={i} value={`${i}`}>
-          {readsName(reads, props.info)}
+          {fromOf({ reads, base: base!.name })}
         </option>
       ))}
     </select>

@@ -1,15 +1,15 @@
 /** What the page does when it is told to: generate, ask, scan, compare. */
-import { useState } from "preact/hooks";
-import { ask, type Live, type Question, type Reading, scan } from "./asking";
-import { type Column, firstColumns, type Outcome } from "./compare";
+import { useRef, useState } from "preact/hooks";
+import { ask, fromOf, type Live, type Question, type Reading, scan } from "./asking";
 import type { Service } from "./http";
-import type { View } from "./keep";
+import type { Column, Result, View } from "./kept";
 import type { Readings } from "./readings";
 import { everything } from "./selection";
 import { beginning } from "./tokens";
 import type { Writing } from "./transcript";
-import type { Answer, Generated, Info, Scan, Score, Tokens, WrittenEvent } from "./types";
-import { told, useWork } from "./work";
+import type { Generated, Info, Scan, Tokens, WrittenEvent } from "./types";
+import { layersFor } from "./view";
+import { type Fault, told, useWork } from "./work";
 
 /** What the panels share. */
 export interface Page {
@@ -21,7 +21,8 @@ export interface Page {
   tokens: Tokens | null;
   reading: () => Reading;
   question: Question;
-  keep: (results: (Answer | Score | Scan)[]) => void;
+  /** Results, and what each was read from. */
+  keep: (results: Result[], from: string[]) => void;
 }
 
 /** Let the target go on; what it wrote becomes the transcript, with the very tokens that were sampled. */
@@ -57,58 +58,101 @@ function randomSeed(): number {
   return Math.floor(Math.random() * 2 ** 31);
 }
 
-export function useAsk({ readings, reading, question, keep }: Page) {
+/** Ask, and keep what came of it, also where it was stopped before its controls were there. */
+async function asked(page: Page, reading: Reading, signal: AbortSignal, say: (text: string) => void, tell: (live: Live) => void) {
+  let last: Live | null = null;
+  try {
+    await ask(page.readings, reading, page.question, signal, say, (live) => tell((last = live)));
+  } catch (error) {
+    if (last !== null) tell({ ...(last as Live), whole: true, ended: true });
+    throw error;
+  } finally {
+    const { result } = (last as Live | null) ?? { result: null };
+    if (result !== null) page.keep([result], [fromOf(reading)]);
+  }
+}
+
+export function useAsk(page: Page) {
   const work = useWork();
   const [live, setLive] = useState<Live[]>([]);
-  const run = () =>
-    work.start(async (signal, say) => {
-      keep([await ask(readings, reading(), question, signal, say, (state) => setLive([state]))]);
-    });
+  const run = () => {
+    setLive([]);
+    work.start((signal, say) => asked(page, page.reading(), signal, say, (state) => setLive([state])));
+  };
   return { work, live, setLive, run };
 }
 
 export function useScan({ readings, reading, tokens, view, keep }: Page) {
   const work = useWork();
-  const [window, setWindow] = useState(1);
-  const [everywhere, setEverywhere] = useState(true);
   const [found, setFound] = useState<Scan[]>([]);
   const [shown, setShown] = useState(0);
+  const show = (scans: Scan[]) => {
+    setFound(scans);
+    setShown(0);
+  };
   const run = () =>
     work.start(async (signal, say) => {
       const questions = view.scans.filter((question) => question.trim() !== "");
-      const where = everywhere ? everything([{ start: 0, stop: tokens!.token_ids.length }]) : view.selected;
+      const where = view.everywhere ? everything([{ start: 0, stop: tokens!.token_ids.length }]) : view.selected;
+      const about = { ...reading(), selected: where };
       const scans: Scan[] = [];
-      setFound([]);
-      setShown(0);
-      await scan(readings, { ...reading(), selected: where }, questions, window, signal, say, (number, one) => {
-        scans[number] = one;
-        setFound([...scans]);
-      });
-      keep(scans);
+      show([]);
+      try {
+        await scan(readings, about, questions, view.window, signal, say, (number, one) => {
+          scans[number] = one;
+          setFound([...scans]);
+        });
+      } finally {
+        if (scans.length > 0) keep(scans, scans.map(() => fromOf(about)));
+      }
     });
-  return { work, window, setWindow, everywhere, setEverywhere, found, setFound, shown, setShown, run };
+  /** Nothing of what was found holds any more. */
+  const clear = () => {
+    work.stop();
+    show([]);
+  };
+  return { work, found, shown, setShown, show, clear, run };
 }
 
-export function useCompare({ readings, reading, question, info, keep }: Page) {
+/** What came of one column: a column that is refused does not take the others with it. */
+export interface Outcome {
+  live: Live | null;
+  fault: Fault | null;
+}
+
+const NOTHING: Outcome = { live: null, fault: null };
+
+export function useCompare(page: Page) {
+  const { columns } = page.view;
   const work = useWork();
-  const [columns, setColumns] = useState<Column[]>(() => firstColumns(info));
   const [found, setFound] = useState<Outcome[]>([]);
+  const askedOf = useRef<readonly Column[]>(columns);
+  /** Outcomes go with their columns; of a column that was changed nothing is known. */
+  const setColumns = (next: Column[]) => {
+    work.stop();
+    askedOf.current = next;
+    setFound(next.map((column) => found[columns.indexOf(column)] ?? NOTHING));
+    page.set({ columns: next });
+  };
   const run = () =>
     work.start(async (signal, say) => {
-      const outcomes: Outcome[] = columns.map(() => ({ live: null, fault: null }));
+      const outcomes: Outcome[] = columns.map(() => NOTHING);
       const put = (i: number, outcome: Outcome) => {
         outcomes[i] = outcome;
-        setFound([...outcomes]);
+        if (askedOf.current === columns) setFound([...outcomes]);
       };
-      const one = (column: Column, i: number): Promise<Answer | Score | null> =>
-        ask(readings, { ...reading(), ...column }, question, signal, say, (live) => put(i, { live, fault: null })).catch((error) => {
+      const one = async ({ oracle, reads }: Column, i: number) => {
+        const layers = layersFor(page.info, oracle, page.view.layers);
+        try {
+          await asked(page, { ...page.reading(), oracle, reads, layers }, signal, say, (live) => put(i, { live, fault: null }));
+        } catch (error) {
           if (signal.aborted) throw error;
-          put(i, { live: null, fault: told(error) });
-          return null;
-        });
+          put(i, { live: outcomes[i]!.live, fault: told(error) });
+        }
+      };
+      askedOf.current = columns;
       setFound(outcomes);
-      const results = await Promise.all(columns.map(one));
-      keep(results.filter((result) => result !== null));
+      await Promise.all(columns.map(one));
     });
   return { work, columns, setColumns, found, run };
 }

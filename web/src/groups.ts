@@ -9,14 +9,13 @@ export interface Group {
   template: boolean;
 }
 
-/** Groups that hold every position once, in order; a text without turns is one group. */
-export function groupsOf(tokens: Tokens): Group[] {
+/** Groups that hold every position once, in order. In a plain text there is no template: what is no turn is text. */
+export function groupsOf(tokens: Tokens, plain = tokens.spans.length === 0): Group[] {
   const length = tokens.token_ids.length;
-  if (tokens.spans.length === 0) return length === 0 ? [] : [{ role: "text", start: 0, stop: length, template: false }];
   const groups: Group[] = [];
   let at = 0;
   const between = (stop: number) => {
-    if (stop > at) groups.push({ role: "template", start: at, stop, template: true });
+    if (stop > at) groups.push({ role: plain ? "text" : "template", start: at, stop, template: !plain });
   };
   for (const { role, start, stop } of [...tokens.spans].sort((a, b) => a.start - b.start)) {
     between(start);

@@ -1,9 +1,9 @@
 /** What was asked in this session: to look at again, to take away, to bring back, to share. */
 import { useState } from "preact/hooks";
-import { type Entry, markdown, opened, saved } from "./keep";
+import { type Entry, opened, type Result, saved } from "./kept";
 import { Marks, Refused } from "./parts";
+import { markdown } from "./rows";
 import { useShort } from "./short";
-import type { Answer, Scan, Score } from "./types";
 import { type Fault, told } from "./work";
 import { answerMarks, scoreMarks } from "./words";
 
@@ -34,8 +34,8 @@ export function History({ entries, onEntries, onShow, onLink }: Props) {
     input.value = "";
   };
   const link = async () => {
-    const address = await onLink();
     try {
+      const address = await onLink();
       await navigator.clipboard.writeText(address);
       setNote("The link is in the clipboard. It holds the transcript itself: who has it can read that.");
     } catch {
@@ -48,10 +48,10 @@ export function History({ entries, onEntries, onShow, onLink }: Props) {
         <button type="button" class="main" onClick={() => void link()}>
           Link to this view
         </button>
-        <button type="button" disabled={entries.length === 0} onClick={() => download("augury.json", "application/json", saved([...entries]))}>
+        <button type="button" disabled={entries.length === 0} onClick={() => download("augury.json", "application/json", saved(entries))}>
           Export as JSON
         </button>
-        <button type="button" disabled={entries.length === 0} onClick={() => download("augury.md", "text/markdown", markdown([...entries]))}>
+        <button type="button" disabled={entries.length === 0} onClick={() => download("augury.md", "text/markdown", markdown(entries))}>
           Export as Markdown
         </button>
         <label class="file">
@@ -73,7 +73,7 @@ export function History({ entries, onEntries, onShow, onLink }: Props) {
         {[...entries].reverse().map((entry) => (
           <li key={entry.id}>
             {entry.results.map((result, i) => (
-              <Line key={i} result={result} />
+              <Line key={i} result={result} from={entry.from[i] ?? ""} />
             ))}
             <small>{new Date(entry.at).toLocaleString()}</small>{" "}
             <button type="button" aria-label={`Show again: ${short(entry.results[0]?.question ?? "")}`} onClick={() => onShow(entry)}>
@@ -86,14 +86,14 @@ export function History({ entries, onEntries, onShow, onLink }: Props) {
   );
 }
 
-function Line({ result }: { result: Answer | Score | Scan }) {
+function Line({ result, from }: { result: Result; from: string }) {
   const short = useShort();
   const said = result.kind === "answer" ? result.text : result.kind === "score" ? result.choice : `${result.positions.length} tokens scanned`;
   const marks = result.kind === "answer" ? answerMarks(result) : result.kind === "score" ? scoreMarks(result) : [];
   return (
     <>
       <p>
-        {short(result.question)} <strong>{said}</strong>
+        {short(result.question)} <strong>{said}</strong> <small>from {from}</small>
       </p>
       <Marks marks={marks} />
     </>

@@ -2,6 +2,7 @@
 import type { Captured, Context, Info, Tokens } from "./types";
 
 const RETRIES = 3;
+const LONGEST_WAIT = 10; // seconds; what takes longer is told at once
 
 /** What the service refused, in its three parts. */
 export class Refusal extends Error {
@@ -64,8 +65,9 @@ export class Service {
   }
 
   /** Forget activations; what is gone already is no fault. */
-  async forget(handle: string): Promise<void> {
-    await this.send("DELETE", `v1/activations/${handle}`).catch(() => undefined);
+  async forget(handle: string, closing = false): Promise<void> {
+    const headers = this.headers();
+    await fetch(`v1/activations/${handle}`, { method: "DELETE", headers, keepalive: closing }).catch(() => undefined);
   }
 
   /** Parts of an answer as they come; ends after `done`, and fails with what `error` says. */
@@ -90,17 +92,21 @@ export class Service {
 
   /** A request, and again where the service is busy, as late as it says. */
   private async send(method: string, path: string, body?: object, signal?: AbortSignal): Promise<Response> {
-    const headers: Record<string, string> = { "content-type": "application/json" };
-    if (this.token !== null) headers["authorization"] = `Bearer ${this.token}`;
+    const headers = { ...this.headers(), "content-type": "application/json" };
     for (let tried = 0; ; tried++) {
       const sent = { method, headers, body: body && JSON.stringify(body), signal: signal ?? null };
       const reply = await fetch(path, sent).catch(lost);
       if (reply.ok) return reply;
-      if (reply.status !== 429 || tried === RETRIES) {
+      const wait = Number(reply.headers.get("retry-after") ?? 1);
+      if (reply.status !== 429 || tried === RETRIES || wait > LONGEST_WAIT) {
         throw refusal(await reply.json().catch(() => null), reply.status);
       }
-      await pause(1000 * Math.min(10, Number(reply.headers.get("retry-after") ?? 1)), signal);
+      await pause(1000 * wait, signal);
     }
+  }
+
+  private headers(): Record<string, string> {
+    return this.token === null ? {} : { authorization: `Bearer ${this.token}` };
   }
 }
 

@@ -1,10 +1,11 @@
 /** The door: what is served here, and who may come in. */
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useErrorBoundary, useState } from "preact/hooks";
 import { App } from "./app";
 import { Refusal, Service } from "./http";
-import { unlinked, type View } from "./keep";
+import { isLink, unlinked, type View } from "./kept";
 import { Refused } from "./parts";
+import { store, stored, tab } from "./storage";
 import { Theme } from "./theme";
 import type { Info } from "./types";
 import { type Fault, told } from "./work";
@@ -12,13 +13,14 @@ import { type Fault, told } from "./work";
 const TOKEN = "augury.token";
 
 function Door() {
-  const [service, setService] = useState(() => new Service(sessionStorage.getItem(TOKEN)));
+  const [service, setService] = useState(() => new Service(stored(tab, TOKEN)));
   const [info, setInfo] = useState<Info | null>(null);
   const [closed, setClosed] = useState(false);
   const [fault, setFault] = useState<Fault | null>(null);
   const [restored, setRestored] = useState<View | null>(null);
 
   const knock = async () => {
+    setFault(null);
     try {
       setRestored(await unlinked(location.hash));
     } catch (error) {
@@ -33,6 +35,12 @@ function Door() {
     }
   };
   useEffect(() => void knock(), [service]);
+  useEffect(() => {
+    const follow = () => isLink(location.hash) && location.reload();
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
+  }, []);
+  const [broken, reset] = useErrorBoundary();
 
   return (
     <>
@@ -51,7 +59,10 @@ function Door() {
       </header>
       <main>
         <Refused fault={fault} />
-        {info ? <App service={service} info={info} restored={restored} /> : closed ? <Tokens onToken={enter} /> : <p class="wait">Loading</p>}
+        {broken !== undefined && <Broken error={broken} onReset={reset} />}
+        {broken === undefined && info !== null && <App service={service} info={info} restored={restored} />}
+        {info === null && closed && <Tokens onToken={enter} />}
+        {info === null && !closed && (fault === null ? <p class="wait">Loading</p> : <Again onAgain={() => void knock()} />)}
         {info?.oracles.length === 0 && (
           <p class="warning">No oracle is served here, so nothing can be asked. Start the service with --oracle FOLDER.</p>
         )}
@@ -71,10 +82,31 @@ function Door() {
   );
 
   function enter(token: string): void {
-    sessionStorage.setItem(TOKEN, token);
+    store(tab, TOKEN, token);
     setFault(null);
     setService(new Service(token));
   }
+}
+
+/** A fault of the page itself: what was kept in this tab stays where it is. */
+function Broken({ error, onReset }: { error: unknown; onReset: () => void }) {
+  const instead = "go on, and tell who runs this service; the history is still under Keep";
+  return (
+    <>
+      <Refused fault={{ ...told(error), what: "The page has failed.", instead }} />
+      <button type="button" class="main" onClick={onReset}>
+        Go on
+      </button>
+    </>
+  );
+}
+
+function Again({ onAgain }: { onAgain: () => void }) {
+  return (
+    <button type="button" class="main" onClick={onAgain}>
+      Try again
+    </button>
+  );
 }
 
 function Tokens({ onToken }: { onToken: (token: string) => void }) {

@@ -1,5 +1,6 @@
 /** Small things that several panels show. */
 import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
 import type { Fault, Work } from "./work";
 import type { Mark } from "./words";
 
@@ -17,22 +18,37 @@ function sentence(text: string): string {
   return trimmed.slice(0, 1).toUpperCase() + trimmed.slice(1) + (/[.!?]$/.test(trimmed) ? "" : ".");
 }
 
-/** How far something is, and how to stop it. */
+/** How far something is, and how to stop it. Read out are its beginning and its end, and nothing between. */
 export function Running({ work }: { work: Work }) {
-  const { progress } = work;
+  const { progress, ended } = work;
+  const box = useRef<HTMLDivElement>(null);
+  const left = useRef(false);
+  useEffect(() => {
+    // The button that was pressed is gone: whoever uses a keyboard goes on where the work was started.
+    if (progress === null && left.current) box.current?.parentElement?.querySelector<HTMLElement>("button.main")?.focus();
+    left.current = false;
+  }, [progress === null]);
   return (
-    <div class="running" aria-live="polite">
+    <div ref={box}>
+      <span class="hidden" role="status">
+        {progress !== null ? "working" : ended}
+      </span>
       {progress && (
-        <>
-          <progress aria-label={progress.text} {...(progress.share === null ? {} : { value: progress.share })} />
+        <div class="running" onFocusIn={() => (left.current = true)} onFocusOut={(event) => (left.current = event.relatedTarget === null)}>
+          <progress aria-label="Progress" {...(progress.share === null ? {} : { value: progress.share })} />
           <span>{progress.text}</span>
           <button type="button" onClick={work.stop}>
             Stop
           </button>
-        </>
+        </div>
       )}
     </div>
   );
+}
+
+/** Before a part of a list goes, with the button that takes it away: the keyboard's place is where parts are added. */
+export function toAdding(button: HTMLElement): void {
+  button.closest("[data-list]")?.querySelector<HTMLElement>("[data-add]")?.focus();
 }
 
 export function Marks({ marks }: { marks: Mark[] }) {
@@ -95,6 +111,7 @@ export function NumberField(props: {
   min: number;
   max: number;
   step?: number;
+  disabled?: boolean;
   onInput: (value: number) => void;
 }) {
   return (
@@ -106,6 +123,7 @@ export function NumberField(props: {
         min={props.min}
         max={props.max}
         step={props.step ?? 1}
+        disabled={props.disabled ?? false}
         onChange={(event) => {
           const { valueAsNumber } = event.currentTarget;
           const bounded = Math.min(props.max, Math.max(props.min, Number.isNaN(valueAsNumber) ? props.min : valueAsNumber));

@@ -1,6 +1,7 @@
 /** Scans over position, as lines. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { LINES } from "./colours";
+import { valueName } from "./rows";
 import { useShort } from "./short";
 import type { Scan } from "./types";
 import { signed } from "./words";
@@ -38,7 +39,7 @@ export function Plot({ scans, cursor, onCursor }: Props) {
           </g>
         ))}
         {scans.map((scan, i) => (
-          <path key={scan.question} class={LINES[i % LINES.length]!.class} stroke-dasharray={LINES[i % LINES.length]!.dash} d={line(scan, places)} />
+          <path key={i} class={LINES[i % LINES.length]!.class} stroke-dasharray={LINES[i % LINES.length]!.dash} d={line(scan, places)} />
         ))}
         {cursor >= places.first && cursor <= places.last && (
           <line class="cursor" x1={places.x(cursor)} x2={places.x(cursor)} y1={TOP} y2={HEIGHT - BOTTOM} />
@@ -102,7 +103,7 @@ function summary(scans: readonly Scan[], short: (question: string) => string): s
     const most = scan.values.indexOf(-least(scan.values.map((value) => -value), 0));
     return `${short(scan.question)} Highest at token ${scan.positions[most]}, ${scan.tokens[most]}, ${signed(scan.values[most]!)}`;
   });
-  return `Margin minus the donors' median over position. ${told.join(". ")}`;
+  return `${valueName(scans[0]!)} over position. ${told.join(". ")}`;
 }
 
 function useWidth(box: { current: HTMLElement | null }): number {

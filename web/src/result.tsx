@@ -1,25 +1,37 @@
 /** An answer beside its controls. */
 import type { Live } from "./asking";
-import { answerRows, scoreRows } from "./keep";
 import { Marks } from "./parts";
+import { rowsOf } from "./rows";
 import { useShort } from "./short";
-import type { Answer, Control, Score } from "./types";
+import type { Answer, Control, Score, Tokens } from "./types";
 import { answerMarks, MEANINGS, percent, scoreMarks } from "./words";
 
-export function Result({ live, folded = false }: { live: Live; folded?: boolean }) {
+interface Props {
+  live: Live;
+  /** What stands on the page now. */
+  now: Tokens | null;
+  folded?: boolean;
+}
+
+export function Result({ live, now, folded = false }: Props) {
   const { result } = live;
+  const earlier = live.tokens !== null && live.tokens !== now;
   const question = useShort()(live.question);
   return (
     <article class="result" aria-busy={!live.whole} aria-label={`Answer to: ${question}`}>
       <p class="asked">{question}</p>
-      {result === null ? <Writing texts={live.texts} /> : <Told result={result} whole={live.whole} folded={folded} />}
+      {earlier && <p class="warning">This is about an earlier transcript.</p>}
+      {result === null && <Writing texts={live.texts} ended={live.ended} />}
+      <div aria-live="polite">{result !== null && <Said live={live} result={result} />}</div>
+      {result !== null && <Told result={result} whole={live.whole} folded={folded} />}
+      {live.ended && <p class="warning">It was ended before it was whole.</p>}
     </article>
   );
 }
 
-function Writing({ texts }: { texts: readonly string[] }) {
-  if (texts.length === 0) return <p class="said pending">...</p>;
-  return texts.length === 1 ? <p class="said pending">{texts[0]}</p> : <Samples texts={texts} />;
+function Writing({ texts, ended }: { texts: readonly string[]; ended: boolean }) {
+  if (texts.length > 1) return <Samples texts={texts} />;
+  return <p class={ended ? "said" : "said pending"}>{texts[0] ?? "..."}</p>;
 }
 
 function Samples({ texts }: { texts: readonly string[] }) {
@@ -32,16 +44,27 @@ function Samples({ texts }: { texts: readonly string[] }) {
   );
 }
 
-function Told({ result, whole, folded }: { result: Answer | Score; whole: boolean; folded: boolean }) {
+/** What is read out: the answer, and, once all controls are there, what they say of it. */
+function Said({ live, result }: { live: Live; result: Answer | Score }) {
   const said = result.kind === "answer" ? result.text : result.choice;
   const marks = result.kind === "answer" ? answerMarks(result) : scoreMarks(result);
-  const controls = <Controls rows={result.kind === "answer" ? answerRows(result) : scoreRows(result)} />;
   return (
     <>
       <p class="said">{said || "(nothing)"}</p>
-      {result.read_text !== null && <p class="hint read">read at: {result.read_text}</p>}
+      <p class="hint read">
+        read from {live.from}
+        {result.read_text !== null && `: ${result.read_text}`}
+      </p>
+      {live.whole && <Marks marks={marks} />}
+    </>
+  );
+}
+
+function Told({ result, whole, folded }: { result: Answer | Score; whole: boolean; folded: boolean }) {
+  const controls = <Controls rows={rowsOf(result)} />;
+  return (
+    <>
       {result.kind === "answer" && <Agreement answer={result} />}
-      <div aria-live="polite">{whole && <Marks marks={marks} />}</div>
       {folded ? (
         <details>
           <summary>Its controls</summary>
@@ -89,8 +112,8 @@ function Controls({ rows: [head, ...rows] }: { rows: string[][] }) {
                 {name}
                 <small>{MEANINGS[i === 0 ? "real" : (name as Control)]}</small>
               </th>
-              {cells.map((cell, j) => (
-                <td key={j}>{cell}</td>
+              {head!.slice(1).map((_, j) => (
+                <td key={j}>{cells[j] ?? ""}</td>
               ))}
             </tr>
           ))}
@@ -123,15 +146,13 @@ function Remarks({ result }: { result: Answer | Score }) {
           <dd>
             {result.target.model?.name ?? "unknown"}, {result.target.dtype}, {result.target.kind}, captured {result.target.captured}
           </dd>
+          {result.notes.length > 0 && <dt>notes</dt>}
           {result.notes.map((note) => (
-            <>
-              <dt>note</dt>
-              <dd>{note}</dd>
-            </>
+            <dd key={note}>{note}</dd>
           ))}
         </dl>
         <p class="hint">
-          <em>Same as real</em>: how many of a control's answers are the real one. A text reader that is a small model answers
+          <em>Same as real</em>: how many of a control's answers are the real one, word for word. A text reader that is a small model answers
           badly, so to differ from it proves little.
         </p>
       </details>

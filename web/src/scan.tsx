@@ -1,8 +1,8 @@
 /** Yes/no questions at every token: colours on the chips, and lines over position. */
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { LINES } from "./colours";
 import { YES_NO_QUESTIONS } from "./examples";
-import { NumberField, QuestionField, Refused, Running } from "./parts";
+import { NumberField, QuestionField, Refused, Running, toAdding } from "./parts";
 import { Plot } from "./plot";
 import { visible } from "./selection";
 import { useShort } from "./short";
@@ -20,8 +20,8 @@ interface Props {
   cursor: number;
   work: Work;
   run: () => void;
-  setWindow: (window: number) => void;
-  setEverywhere: (everywhere: boolean) => void;
+  onWindow: (window: number) => void;
+  onEverywhere: (everywhere: boolean) => void;
   setShown: (number: number) => void;
   onQuestions: (questions: string[]) => void;
   onCursor: (position: number) => void;
@@ -38,7 +38,7 @@ export function Scan(props: Props) {
   };
   return (
     <>
-      <form onSubmit={submit}>
+      <form onSubmit={submit} data-list>
         {questions.map((question, i) => (
           <QuestionField
             key={i}
@@ -52,7 +52,10 @@ export function Scan(props: Props) {
               <button
                 type="button"
                 aria-label={`Remove question ${i + 1}`}
-                onClick={() => onQuestions(questions.filter((_, j) => i !== j))}
+                onClick={(event) => {
+                  toAdding(event.currentTarget);
+                  onQuestions(questions.filter((_, j) => i !== j));
+                }}
               >
                 Remove
               </button>
@@ -61,7 +64,7 @@ export function Scan(props: Props) {
         ))}
         <div class="row">
           {questions.length < MOST && (
-            <button type="button" onClick={() => onQuestions([...questions, ""])}>
+            <button type="button" data-add onClick={() => onQuestions([...questions, ""])}>
               Add a question
             </button>
           )}
@@ -69,13 +72,13 @@ export function Scan(props: Props) {
             Over{" "}
             <select
               value={props.everywhere ? "all" : "selected"}
-              onChange={(event) => props.setEverywhere(event.currentTarget.value === "all")}
+              onChange={(event) => props.onEverywhere(event.currentTarget.value === "all")}
             >
               <option value="all">every token</option>
               <option value="selected">the selected tokens</option>
             </select>
           </label>
-          <NumberField label="Window" value={props.window} min={1} max={64} onInput={props.setWindow} />
+          <NumberField label="Window" value={props.window} min={1} max={64} onInput={props.onWindow} />
           <button type="submit" class="main" disabled={!props.ready || work.progress !== null}>
             Scan
           </button>
@@ -91,6 +94,7 @@ export function Scan(props: Props) {
 function Scans({ found, shown, cursor, setShown, onCursor }: Props) {
   const short = useShort();
   const [open, setOpen] = useState(false);
+  const table = useMemo(() => <FiguresTable found={found} />, [found]); // thousands of rows, which no pointer changes
   return (
     <section class="result" aria-label="Scans">
       <fieldset class="legend">
@@ -107,18 +111,24 @@ function Scans({ found, shown, cursor, setShown, onCursor }: Props) {
       </fieldset>
       <Plot scans={found} cursor={cursor} onCursor={onCursor} />
       <Figures found={found} cursor={cursor} />
-      {found.flatMap((scan) => scan.warnings).map((warning) => (
+      {[...new Set(found.flatMap((scan) => scan.warnings))].map((warning) => (
         <p key={warning} class="warning">
           {warning}
         </p>
       ))}
       <p class="hint">
-        Each value is the margin between Yes and No minus the median of the same question on other texts' activations: above zero is
-        more of a yes than there. Green is yes, purple is no.
+        {found.some((scan) => scan.donor_median === null)
+          ? "Each value is the margin between Yes and No as it is, since no other text is as long: compare tokens with each other; zero means nothing. "
+          : "Each value is the margin between Yes and No minus the median of the same question on other texts' activations: above zero is more of a yes than there. "}
+        Green is above zero, purple below.
+      </p>
+      <p class="hint">
+        Oracle {found[0]!.oracle}, layers {found[0]!.layers.join(", ")}, window {found[0]!.window}
+        {found.flatMap((scan) => scan.notes).map((note) => `; ${note}`)}
       </p>
       <details onToggle={(event) => setOpen(event.currentTarget.open)}>
         <summary>The figures as a table</summary>
-        {open && <FiguresTable found={found} />}
+        {open && table}
       </details>
     </section>
   );
@@ -138,8 +148,8 @@ function Figures({ found, cursor }: { found: readonly Found[]; cursor: number })
       <dt>
         token {cursor} <span class="token">{visible(told[0]!.token)}</span>
       </dt>
-      {told.map(({ question, value, margin, mass }) => (
-        <dd key={question}>
+      {told.map(({ question, value, margin, mass }, i) => (
+        <dd key={i}>
           {short(question)} <strong>{signed(value)}</strong> (margin {signed(margin)}, mass {mass.toFixed(2)})
         </dd>
       ))}

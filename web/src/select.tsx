@@ -101,7 +101,11 @@ function Layers({ oracle, nLayers, layers, onLayers }: Props) {
           min={0}
           max={nLayers - 1}
           value={layers[0] ?? 0}
-          onInput={(event) => onLayers([event.currentTarget.valueAsNumber || 0])}
+          onChange={(event) => {
+            const { valueAsNumber } = event.currentTarget;
+            if (Number.isInteger(valueAsNumber)) onLayers([Math.min(nLayers - 1, Math.max(0, valueAsNumber))]);
+            event.currentTarget.value = `${layers[0] ?? 0}`;
+          }}
         />
       </label>
     );

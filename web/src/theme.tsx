@@ -1,13 +1,15 @@
 /** Light or dark: as the system says, unless the reader of the page said otherwise. */
 import { useLayoutEffect, useState } from "preact/hooks";
 
+import { browser, store, stored } from "./storage";
+
 const KEPT = "augury.theme";
 
 export function Theme() {
-  const [theme, setTheme] = useState(() => localStorage.getItem(KEPT) ?? "system");
+  const [theme, setTheme] = useState(() => stored(browser, KEPT) ?? "system");
   useLayoutEffect(() => {
     document.documentElement.dataset["theme"] = theme;
-    localStorage.setItem(KEPT, theme);
+    store(browser, KEPT, theme);
   }, [theme]);
   return (
     <label class="theme">

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Service } from "./http";
 import { stopped } from "./http";
-import type { View } from "./keep";
+import type { View } from "./kept";
 import type { Context, Draft, Tokens, Transcript } from "./types";
 import { type Fault, told } from "./work";
 
@@ -40,7 +40,10 @@ export function useTokens(service: Service, { draft, exact }: Made) {
     };
     const taken = exact !== null && exact === generated.current;
     const context = exact === null ? contextOf(draft) : { token_ids: exact.token_ids };
-    if (taken) return setMade((made) => ({ ...made, of: { draft, exact } }));
+    if (taken) {
+      setFault(null);
+      return setMade((made) => ({ ...made, of: { draft, exact } }));
+    }
     if (context === null) return put(null);
     const own = new AbortController();
     const wait = setTimeout(() => {

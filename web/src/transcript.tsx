@@ -1,7 +1,7 @@
 /** The conversation that is read: written, loaded, and gone on with by the target. */
 import { useState } from "preact/hooks";
 import { conversations, endingOf, EXAMPLES } from "./examples";
-import { NumberField, Refused, Running } from "./parts";
+import { NumberField, Refused, Running, toAdding } from "./parts";
 import type { Draft, Ending, Turn } from "./types";
 import { told, type Fault, type Work } from "./work";
 
@@ -116,7 +116,7 @@ function Turns({ draft, onDraft }: Edit) {
     set([...draft.turns, { role, content: "" }]);
   };
   return (
-    <>
+    <div data-list>
       <ol class="turns">
         {draft.turns.map((turn, i) => (
           <li key={i} class={turn.role}>
@@ -130,7 +130,14 @@ function Turns({ draft, onDraft }: Edit) {
                   <option key={role}>{role}</option>
                 ))}
               </select>
-              <button type="button" aria-label={`Remove turn ${i + 1}`} onClick={() => set(draft.turns.filter((_, j) => i !== j))}>
+              <button
+                type="button"
+                aria-label={`Remove turn ${i + 1}`}
+                onClick={(event) => {
+                  toAdding(event.currentTarget);
+                  set(draft.turns.filter((_, j) => i !== j));
+                }}
+              >
                 Remove
               </button>
             </div>
@@ -143,10 +150,10 @@ function Turns({ draft, onDraft }: Edit) {
           </li>
         ))}
       </ol>
-      <button type="button" onClick={add}>
+      <button type="button" data-add onClick={add}>
         Add a turn
       </button>
-    </>
+    </div>
   );
 }
 
@@ -168,6 +175,7 @@ function EndingField({ draft, onDraft }: Edit) {
 /** Conversations that come with the page, or stand in a JSONL file. */
 function Load({ onDraft }: { onDraft: (turns: Turn[]) => void }) {
   const [file, setFile] = useState<Turn[][]>([]);
+  const [line, setLine] = useState(0);
   const [fault, setFault] = useState<Fault | null>(null);
   const read = async (input: HTMLInputElement) => {
     const chosen = input.files?.[0];
@@ -176,6 +184,7 @@ function Load({ onDraft }: { onDraft: (turns: Turn[]) => void }) {
       const found = conversations(await chosen.text());
       if (found.length === 0) throw new Error("it is empty");
       setFile(found);
+      setLine(0);
       setFault(null);
       onDraft(found[0]!);
     } catch (error) {
@@ -207,9 +216,16 @@ function Load({ onDraft }: { onDraft: (turns: Turn[]) => void }) {
       {file.length > 1 && (
         <label>
           Line{" "}
-          <select onChange={(event) => onDraft(file[Number(event.currentTarget.value)]!)}>
+          <select
+            value={`${line}`}
+            onChange={(event) => {
+              const chosen = Number(event.currentTarget.value);
+              setLine(chosen);
+              onDraft(file[chosen]!);
+            }}
+          >
             {file.map((_, i) => (
-              <option key={i} value={i}>
+              <option key={i} value={`${i}`}>
                 {i + 1} of {file.length}
               </option>
             ))}

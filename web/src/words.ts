@@ -1,4 +1,4 @@
-/** What an answer's controls say of it, in plain words. */
+/** What an answer's controls say of it, in plain words. No mark claims more than the control shows. */
 import type { Answer, Control, Score } from "./types";
 import { made } from "./types";
 
@@ -7,15 +7,6 @@ export interface Mark {
   tone: "good" | "bad" | "open";
   text: string;
 }
-
-export const NAMES: Record<Control | "real", string> = {
-  real: "activations",
-  none: "none",
-  shuffled: "shuffled",
-  "text-window": "text-window",
-  "text-all": "text-all",
-  untrained: "untrained",
-};
 
 export const MEANINGS: Record<Control | "real", string> = {
   real: "the oracle, given the activations",
@@ -26,78 +17,84 @@ export const MEANINGS: Record<Control | "real", string> = {
   untrained: "the model without the oracle's training, given the activations",
 };
 
-const MOST = 0.5; // from here on a share is called "the same"
+const MOST = 0.5; // from here on samples agree
 const AHEAD = 95; // percent of donors
+const DONORS = 20; // fewer are no comparison
 const HALF_MASS = 0.5; // below, the oracle does not say one of the choices
+const WORDS = 5; // longer answers are never equal to the letter, whatever they mean
 
 const WITHOUT = ["none", "shuffled"] as const;
 const TEXT = ["text-window", "text-all"] as const;
 
-/** What to think of an answer in words; empty before its controls are there. */
+/** What to think of an answer in words; of its controls only once all of them are there. */
 export function answerMarks(answer: Answer): Mark[] {
   const marks = agreementMarks(answer);
-  const share = (name: Control) => {
-    const control = answer.controls[name];
-    return made<Answer>(control as Answer) ? (control as Answer).same_as_real : null;
-  };
-  return [...marks, ...controlMarks(WITHOUT.map(share), TEXT.map(share), share("untrained"))];
+  if (!("untrained" in answer.controls)) return marks;
+  const long = answer.text.trim().split(/\s+/).length > WORDS || (answer.samples.length > 1 && answer.agreement === null);
+  if (long) return [...marks, { tone: "open", text: "too long to be compared with its controls" }];
+  return [...marks, ...controlMarks(answer)];
 }
 
 function agreementMarks(answer: Answer): Mark[] {
   if (answer.samples.length < 2) return [];
-  if (answer.agreement === null) return [{ tone: "open", text: "answers too long to be compared" }];
+  if (answer.agreement === null) return [{ tone: "open", text: "samples too long to be compared" }];
   const agreed = percent(answer.agreement);
   return answer.agreement >= MOST
     ? [{ tone: "good", text: `answers agree (${agreed})` }]
     : [{ tone: "bad", text: `answers disagree (${agreed} agree)` }];
 }
 
-type Share = number | null;
-
-function controlMarks(without: Share[], text: Share[], untrained: Share): Mark[] {
+/** A control gives the same answer where it gives it half of the time, or as often as the oracle itself does. */
+function controlMarks(answer: Answer): Mark[] {
+  const bar = Math.min(MOST, answer.agreement ?? 1);
+  const share = (name: Control) => {
+    const control = answer.controls[name] as Answer | undefined;
+    return made<Answer>(control) ? control.same_as_real : null;
+  };
   const marks: Mark[] = [];
+  const without = WITHOUT.map(share);
   const blind = largest(without);
-  if (blind !== null && blind >= MOST) marks.push({ tone: "bad", text: "does not change with the activations" });
-  else if (without.every((share) => share !== null)) {
-    marks.push({ tone: "good", text: "changes with the activations" });
-  }
-  const read = largest(text);
-  if (read !== null) {
-    marks.push(
-      read >= MOST
-        ? { tone: "bad", text: "the text alone gives the same answer" }
-        : { tone: "open", text: "the text alone gives another answer" },
-    );
-  }
-  if (untrained !== null && untrained >= MOST) {
-    marks.push({ tone: "bad", text: "the untrained model gives the same answer" });
-  }
+  if (blind !== null && blind >= bar) marks.push({ tone: "bad", text: "does not change with the activations" });
+  else if (blind !== null && blind > bar / 2) marks.push({ tone: "open", text: "changes little with the activations" });
+  else if (without.every((found) => found !== null)) marks.push({ tone: "good", text: "changes with the activations" });
+  const read = largest(TEXT.map(share));
+  if (read !== null) marks.push(textMark(read >= bar));
+  if ((share("untrained") ?? 0) >= bar) marks.push({ tone: "bad", text: "the untrained model gives the same answer" });
   return marks;
+}
+
+function textMark(same: boolean): Mark {
+  if (same) return { tone: "bad", text: "the text alone gives the same answer" };
+  return { tone: "open", text: "the text alone gives another answer" };
 }
 
 /** What to think of a scored choice. */
 export function scoreMarks(score: Score): Mark[] {
   const marks: Mark[] = [];
   if (score.mass < HALF_MASS) marks.push({ tone: "bad", text: `hardly answers (mass ${score.mass.toFixed(2)})` });
-  if (score.percentile !== null) marks.push(donorMark(score.percentile));
-  const readers = TEXT.map((name) => score.controls[name]).filter((found) => made<Score>(found as Score)) as Score[];
+  marks.push(donorMark(score));
+  const readers = TEXT.map((name) => score.controls[name] as Score | undefined).filter((found) => made<Score>(found));
   const answering = readers.filter((reader) => reader.mass >= HALF_MASS);
-  if (answering.some((reader) => reader.choice === score.choice)) {
-    marks.push({ tone: "bad", text: "the text alone gives the same answer" });
-  } else if (readers.length > 0) {
-    const text = answering.length > 0 ? "the text alone gives another answer" : "the text reader hardly answers";
-    marks.push({ tone: "open", text });
-  }
+  if (answering.length > 0) marks.push(textMark(answering.some((reader) => reader.choice === score.choice)));
+  else if (readers.length > 0) marks.push({ tone: "open", text: "the text reader hardly answers" });
   return marks;
 }
 
-function donorMark(percentile: number): Mark {
-  if (percentile >= AHEAD) return { tone: "good", text: `more of a yes than ${tidy(percentile)}% of other texts` };
-  if (percentile <= 100 - AHEAD) return { tone: "good", text: `more of a no than ${tidy(100 - percentile)}% of other texts` };
-  return { tone: "bad", text: "no more than what other texts' activations give" };
+/** Its place among the donors: oracles lean to one answer, so only that tells whether the activations matter. */
+function donorMark({ percentile, donor_margins, choice, choices }: Score): Mark {
+  const count = donor_margins.length;
+  if (percentile === null || count === 0) return { tone: "open", text: "could not be set against other texts" };
+  if (count < DONORS) return { tone: "open", text: `set against only ${count} other texts (percentile ${percentile.toFixed(0)})` };
+  const more = percentile >= AHEAD;
+  if (!more && percentile > 100 - AHEAD) return { tone: "bad", text: "no more than what other texts' activations give" };
+  const share = `${(more ? percentile : 100 - percentile).toFixed(0)}% of ${count} other texts`;
+  const said = choices[more ? 0 : 1] ?? choices[0]!;
+  if (choices.length > 2) return { tone: "open", text: `${more ? "ahead of" : "behind"} ${share}` };
+  if (choice !== said) return { tone: "bad", text: `says ${choice}, yet more of a ${said} than ${share}` };
+  return { tone: "good", text: `more of a ${said} than ${share}` };
 }
 
-function largest(shares: Share[]): Share {
+function largest(shares: (number | null)[]): number | null {
   const known = shares.filter((share) => share !== null);
   return known.length > 0 ? Math.max(...known) : null;
 }
@@ -108,8 +105,4 @@ export function percent(share: number): string {
 
 export function signed(value: number): string {
   return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
-}
-
-function tidy(value: number): string {
-  return value.toFixed(0);
 }

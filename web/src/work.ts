@@ -19,6 +19,8 @@ export type Tell = (text: string, share?: number) => void;
 export interface Work {
   progress: Progress | null;
   fault: Fault | null;
+  /** How the last one ended; empty before any has. */
+  ended: string;
   start: (task: (signal: AbortSignal, tell: Tell) => Promise<void>) => void;
   stop: () => void;
 }
@@ -27,6 +29,7 @@ export interface Work {
 export function useWork(): Work {
   const [progress, setProgress] = useState<Progress | null>(null);
   const [fault, setFault] = useState<Fault | null>(null);
+  const [ended, setEnded] = useState("");
   const running = useRef<AbortController | null>(null);
 
   const stop = useCallback(() => running.current?.abort(), []);
@@ -40,16 +43,20 @@ export function useWork(): Work {
     setProgress({ text: "waiting", share: null });
     const tell: Tell = (text, share) => running.current === own && setProgress({ text, share: share ?? null });
     task(own.signal, tell)
+      .then(() => "done")
       .catch((error: unknown) => {
-        if (!stopped(error) && running.current === own) setFault(told(error));
+        if (stopped(error)) return "stopped";
+        if (running.current === own) setFault(told(error));
+        return "failed";
       })
+      .then((how) => running.current === own && setEnded(how))
       .finally(() => {
         if (running.current !== own) return;
         running.current = null;
         setProgress(null);
       });
   }, []);
-  return { progress, fault, start, stop };
+  return { progress, fault, ended, start, stop };
 }
 
 /** An error as its three parts. */

@@ -1,5 +1,5 @@
 /** Things as the service sends them. */
-import type { View } from "../src/keep";
+import type { View } from "../src/kept";
 import type { Answer, Scan, Score, Tokens } from "../src/types";
 
 export function tokensOf(tokens: string[]): Tokens {
@@ -49,7 +49,7 @@ export function score(parts: Partial<Score> = {}): Score {
     mass: 0.99,
     percentile: 100,
     donor_median: -1,
-    donor_margins: [-1],
+    donor_margins: Array.from({ length: 32 }, () => -1),
     value: 3.3,
     method: "first-token",
     spellings: [],
@@ -75,6 +75,7 @@ export function scan(parts: Partial<Scan> = {}): Scan {
 }
 
 export const view: View = {
+  tokenizer: "t",
   draft: { kind: "chat", turns: [{ role: "user", content: "Bake 🍞 | bread." }], text: "", ending: "generation" },
   exact: null,
   oracle: "o",
@@ -85,5 +86,9 @@ export const view: View = {
   yesNo: false,
   samples: 5,
   temperature: 1,
+  controls: true,
   scans: ["Is this about cooking?"],
+  window: 1,
+  everywhere: true,
+  columns: [{ oracle: "o", reads: { target: "base", difference: false } }],
 };

@@ -148,6 +148,7 @@ def _listening(host: str, port: int):
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host.strip("[]"), port))
+        found.listen()  # who is told the address may call at once
     except OSError as error:
         found.close()
         why = f"{error.strerror or error} at {host}:{port}"
