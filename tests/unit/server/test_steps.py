@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from augury.activations import Activations, capture
+from augury.activations import Activations, Provenance, capture
 from augury.errors import InputError
-from augury.lm import generate
+from augury.lm import Transcript, generate
 from augury.lm.tuners import active_adapters
 from augury.oracle import Oracle, passes
 from augury.oracle.asking import settings_of
+from augury.oracle.reading import at_positions
 from augury.server.engine import DONE, ERROR, Engine
 from augury.server.events import ProgressEvent
 from augury.server.queue import Job, Queue
@@ -211,6 +213,16 @@ def test_what_raises_inside_the_model_leaves_it_as_it_was(engine, oracle, readin
     assert not any(module._forward_hooks for module in oracle.lm.model.modules())
     ((_, again),) = put(engine, "z", Ask("o", readings[2], ("What?",), settings)).of("answer")
     assert same(again, oracle.ask(readings[2], "What?", max_new_tokens=5))
+
+
+def test_many_positions_are_selected_in_no_time(oracle):
+    """A search of the whole list for each of them would take a minute."""
+    count = 60_000
+    read = Transcript((5,) * count)
+    acts = Activations(torch.arange(count)[None, :, None].float(), (2,), tuple(range(count)), read, Provenance(None))
+    began = time.monotonic()
+    found = at_positions(oracle.base, acts, range(count - 1, -1, -1))
+    assert time.monotonic() - began < 2 and found.vectors.flatten().tolist() == list(range(count - 1, -1, -1))
 
 
 def test_an_empty_question_is_the_callers_own_fault(engine, readings):
