@@ -79,8 +79,10 @@ class Mail:
         self.loop.call_soon_threadsafe(self._put, what, value)
 
     def _put(self, what: str, value: Any) -> None:
-        passing = isinstance(value, TextEvent | ProgressEvent | WrittenEvent)
-        self._parts[(what, getattr(value, "number", 0)) if passing else object()] = (what, value)
+        key: Any = what if isinstance(value, WrittenEvent) else object()
+        if isinstance(value, TextEvent | ProgressEvent):
+            key = what, value.number
+        self._parts[key] = what, value
         self._there.set()
 
     async def get(self) -> Part:
