@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 IMAGES = Path(__file__).resolve().parent / "images"
 DESK, PHONE = {"width": 1240, "height": 780}, {"width": 390, "height": 1500}
@@ -100,8 +100,8 @@ def compared(page: Page) -> None:
 
 def whole(page: Page, count: int) -> None:
     """Wait until so many answers are whole."""
-    page.wait_for_function(f"document.querySelectorAll('.result[aria-busy=false]').length === {count}")
-    page.get_by_role("progressbar").wait_for(state="detached")
+    expect(page.locator(".result[aria-busy=false]:visible")).to_have_count(count, timeout=120_000)
+    expect(page.get_by_role("progressbar")).to_have_count(0, timeout=120_000)
 
 
 def shot(page: Page, name: str) -> None:

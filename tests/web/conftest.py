@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from augury.lm.adapters import adapter_parameters, remove_adapter, save_adapter
 from augury.oracle.hub import find_oracle
@@ -41,7 +41,9 @@ def serving(*options: str) -> Iterator[str]:
     """`augury serve` with these options; its address."""
     command = [sys.executable, "-m", "augury", "serve", "--port", "0", "--json", *options]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as run:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as run:
         try:
             assert run.stdout is not None
             yield json.loads(run.stdout.readline())["url"]
@@ -108,7 +110,9 @@ def opened(chromium: Browser, address: str, **settings) -> Iterator[Page]:
     found.goto(address)
     try:
         yield found
-        assert not [fault for fault in faults if "Failed to load resource" not in fault], "replies are told, nothing else fails"
+        assert not [fault for fault in faults if "Failed to load resource" not in fault], (
+            "replies are told, nothing else fails"
+        )
     finally:
         context.close()
 
@@ -120,7 +124,9 @@ def chips(page: Page) -> list[int]:
 
 def selected(page: Page) -> list[int]:
     """Positions that are selected."""
-    return page.eval_on_selector_all('.chip[aria-selected="true"]', "found => found.map(chip => Number(chip.dataset.at))")
+    return page.eval_on_selector_all(
+        '.chip[aria-selected="true"]', "found => found.map(chip => Number(chip.dataset.at))"
+    )
 
 
 def write(page: Page, text: str) -> None:
@@ -157,19 +163,27 @@ def target(smollm2, tuned):
     return augury.load_model(smollm2, adapter=tuned)
 
 
+def number(text: str) -> float:
+    """A figure as the page writes it, with a real minus sign."""
+    return float(text.replace("\N{MINUS SIGN}", "-"))
+
+
 def panel(page: Page, name: str = "ask") -> Locator:
     """One of the tabs' panels: others hold fields of the same names."""
     return page.locator(f"#panel-{name}")
 
 
-def whole(page: Page) -> None:
-    """Wait until every answer on the page is whole."""
-    page.locator(".result[aria-busy=false]").first.wait_for()
-    page.wait_for_function("document.querySelectorAll('.result[aria-busy=true]').length === 0")
+def whole(page: Page, count: int = 1) -> None:
+    """Wait until so many answers are whole."""
+    expect(page.locator(".result[aria-busy=false]:visible")).to_have_count(count, timeout=PATIENCE)
+    expect(page.get_by_role("progressbar")).to_have_count(0, timeout=PATIENCE)
 
 
 def table(page: Page, at: int = 0) -> list[list[str]]:
     """The cells of a shown table of controls; of the first column the name alone."""
-    script = """(table) => [...table.querySelectorAll('tbody tr')].map(row =>
-        [row.querySelector('th').firstChild.textContent, ...[...row.querySelectorAll('td')].map(cell => cell.textContent)])"""
+    script = """(table) => {
+        const text = row => [...row.querySelectorAll('td')].map(cell => cell.textContent);
+        const name = row => row.querySelector('th').firstChild.textContent;
+        return [...table.querySelectorAll('tbody tr')].map(row => [name(row), ...text(row)]);
+    }"""
     return page.locator(".result table:visible").nth(at).evaluate(script)

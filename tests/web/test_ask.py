@@ -5,7 +5,7 @@ from __future__ import annotations
 from augury.activations import capture
 from augury.lm import transcript_of
 from augury.oracle.consensus import normalise_answer
-from tests.web.conftest import panel, selected, table, whole, write
+from tests.web.conftest import number, panel, selected, table, whole, write
 
 BREAD = [{"role": "user", "content": "Explain in a few sentences how to bake a simple loaf of bread."}]
 
@@ -99,7 +99,7 @@ def test_a_yes_no_question(page, oracle, smollm2):
     assert page.locator(".said").inner_text() == alone.choice == "Yes"
     rows = {name: cells for name, *cells in table(page)}
     for name, found in (("activations", alone), *alone.controls.items()):
-        margin = float(rows[name][2].replace("−", "-"))
+        margin = number(rows[name][2])
         assert abs(margin - found.margin) < 0.02 and rows[name][0] == found.choice
     assert "more of a Yes than 100% of 32 other texts" in panel(page).locator(".marks").inner_text()
 

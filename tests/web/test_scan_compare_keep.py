@@ -7,14 +7,10 @@ import json
 import augury
 from augury.activations import capture
 from augury.lm import transcript_of
-from tests.web.conftest import chips, opened, panel, selected, table, whole, write
+from tests.web.conftest import chips, number, opened, panel, selected, table, whole, write
 
 TEXT = "A baker kneads the dough before dawn."
 TURNS = [{"role": "user", "content": TEXT}]
-
-
-def number(text: str) -> float:
-    return float(text.replace("−", "-"))
 
 
 def test_two_questions_over_every_token(page, oracle, smollm2):
@@ -26,7 +22,9 @@ def test_two_questions_over_every_token(page, oracle, smollm2):
     page.locator(".plot path").nth(1).wait_for(state="attached")
     page.get_by_role("progressbar").wait_for(state="detached")
     page.get_by_text("The figures as a table").click()
-    rows = page.locator("#panel-scan table tbody tr").evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+    rows = page.locator("#panel-scan table tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
     acts = capture(smollm2, transcript_of(smollm2, TURNS, "generation"), "62%", "all")
     for column, question in ((2, "Is this about cooking?"), (3, "Is this about sport?")):
         alone = oracle.scan(acts, question)
@@ -59,7 +57,7 @@ def test_base_fine_tune_and_difference_side_by_side(page, oracle, smollm2, targe
     form = page.locator("#panel-compare")
     form.get_by_label("Samples").fill("0")
     form.get_by_role("button", name="Compare").click()
-    page.wait_for_function("document.querySelectorAll('#panel-compare .result[aria-busy=false]').length === 3")
+    whole(page, 3)
     positions = selected(page)
     turns = [{"role": "user", "content": page.get_by_label("Turn 1, user").input_value()}]
     context = transcript_of(smollm2, turns, "generation")
@@ -89,7 +87,7 @@ def test_two_oracles_side_by_side_and_one_column_that_is_refused(page):
         "code": "input", "what": "These cannot be subtracted.", "why": "they are equal", "instead": "take others",
     }))  # fmt: skip
     form.get_by_role("button", name="Compare").click()
-    page.wait_for_function("document.querySelectorAll('#panel-compare .result[aria-busy=false]').length === 2")
+    whole(page, 2)
     first, other = form.locator(".said").all_inner_texts()
     assert first == other, "it is the same oracle under two names"
     assert "They are equal." in form.get_by_role("alert").inner_text()
@@ -115,6 +113,7 @@ def test_history_leaves_and_comes_back(chromium, url, page, tmp_path):
     page.get_by_role("tab", name="Keep (1)").wait_for()
     with opened(chromium, url) as other:
         other.get_by_role("tab", name="Keep").click()
+        other.locator(".chip").first.wait_for()
         write(other, TEXT)
         other.get_by_label("Import JSON").set_input_files(kept["JSON"])
         other.get_by_role("button", name="Show again: What is this about?").click()
@@ -145,7 +144,10 @@ def test_a_link_restores_the_view(chromium, url, page):
         other.get_by_role("group", name="assistant").wait_for()
         assert selected(other) == where
         assert panel(other).get_by_label("Question", exact=True).input_value() == "What comes next?"
-        assert other.get_by_label("Turn 2, assistant").input_value() == page.get_by_label("Turn 2, assistant").input_value()
+        assert (
+            other.get_by_label("Turn 2, assistant").input_value()
+            == page.get_by_label("Turn 2, assistant").input_value()
+        )
     with opened(chromium, link[:-40]) as broken:
         broken.locator(".chip").first.wait_for()
         assert "this link is broken" in broken.get_by_role("alert").inner_text().lower()

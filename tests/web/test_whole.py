@@ -51,7 +51,8 @@ def test_scripts_that_are_not_the_pages_own_do_not_run(chromium, url):
     context = chromium.new_context()
     page = context.new_page()
     page.goto(url)
-    page.evaluate("() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s); }")
+    script = "const made = document.createElement('script'); made.textContent = 'window.ran = 1';"
+    page.evaluate(f"() => {{ {script} document.body.append(made); }}")
     assert page.evaluate("window.ran") is None
     context.close()
 

@@ -70,7 +70,7 @@ def serve(
         oracles = _oracles(oracle, model, lm)
         targets = _targets(target or [], lm, partial(load_model, dtype=dtype, device_map=device))
     shown = f"[{host}]" if ":" in host else host
-    hosts = None if callers.digests and not name else tuple(dict.fromkeys((*LOOPBACK, shown, *(name or ()))))
+    hosts = None if callers.digests and not name else tuple(dict.fromkeys((*(name or ()), *LOOPBACK, shown)))
     app = make_app(Service(targets, oracles), callers, hosts)
     with _listening(host, port) as socket:
         url = f"http://{shown}:{socket.getsockname()[1]}"

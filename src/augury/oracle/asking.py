@@ -108,10 +108,12 @@ def controlled(
     answers: Sequence[Answer],
     donors: int,
     told: RowsTold | None = None,
+    swap: bool = True,
 ) -> Iterator[dict[int, Answer]]:
     """The answers, by number, with the controls that there are so far, whenever some have been run.
 
-    The last of each number has them all. What `told` raises, which is called after each token, ends it.
+    The last of each number has them all. What `told` raises, which is called after each token, ends it. Without `swap`
+    donors are always the bank's.
     """
     who = answering(runner, oracle.reader)
 
@@ -125,7 +127,7 @@ def controlled(
     def of_donors(i: int) -> Answer | Unavailable:
         return donor_answer(oracle, items[i], runner, settings, donors, answers[i], told)
 
-    planned = plans(runner.lm, runner.contract, items, settings.max_new_tokens)
+    planned = plans(runner.lm, runner.contract, items, settings.max_new_tokens, swap)
     for found in run_plans(planned, _apart(items, settings), who, run, made, of_donors):
         yield {i: replace(answers[i], controls=controls) for i, controls in found.items()}
 

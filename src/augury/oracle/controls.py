@@ -63,9 +63,12 @@ class Item:
 Plan = Row | Unavailable | None
 
 
-def plans(lm: LanguageModel, contract: Contract, items: Sequence[Item], new_tokens: int = 1) -> list[dict[str, Plan]]:
-    """What each control of each item runs; an answer may be `new_tokens` long."""
-    swapped = derangement([_problem(item) for item in items], [_shape(item) for item in items])
+def plans(
+    lm: LanguageModel, contract: Contract, items: Sequence[Item], new_tokens: int = 1, swap: bool = True
+) -> list[dict[str, Plan]]:
+    """What each control of each item runs; an answer may be `new_tokens` long. Without `swap` no item is a donor."""
+    problems = [_problem(item) if swap else None for item in items]
+    swapped = derangement(problems, [_shape(item) for item in items])
     donors = [None if other is None else items[other] for other in swapped]
     return [_plan(lm, contract, item, donor, new_tokens) for item, donor in zip(items, donors, strict=True)]
 

@@ -26,7 +26,8 @@ from augury.oracle.donors import donor_bank
 from augury.oracle.passes import Row, Runner
 from augury.oracle.prompt import build_prompt, check_question
 from augury.oracle.reading import Read, as_activations, check, read_text, without_target
-from augury.oracle.scoring import scan_read, score_items
+from augury.oracle.scanning import Scanning
+from augury.oracle.scoring import score_items
 
 LAST_8, ALL = "last 8", "all"
 DONORS = 32
@@ -254,12 +255,25 @@ class Oracle:
             progress: Called with (positions done, positions in all).
         """
         with alone(self.lm.model):
-            spelled = spell(self.base, self.contract, YES_NO)
-            asked = prefixed(self.contract, check_question(question), YES_NO)
-            read = self.read([acts], layers, positions, window=_positive(window, "window"))[0]
-            runner, count = self.runner(coefficient, batch_size), _donors(donors)
-            done = _counting(len(read.acts), progress)
-            return scan_read(self, read, asked, runner, spelled, window=window, donors=count, done=done)
+            scanning = self.scanning(acts, question, window, coefficient, layers, positions, donors, batch_size)
+            scanning.go_on(scanning.left, progress)
+            return scanning.scan()
+
+    def scanning(
+        self,
+        acts: Any,
+        question: str,
+        window: int = 1,
+        coefficient: float | None = None,
+        layers: Any = None,
+        positions: Any = None,
+        donors: int = DONORS,
+        batch_size: int = 32,
+    ) -> Scanning:
+        """A `scan` before its first position, to be done in pieces; the arguments are those of `scan`."""
+        asked, runner = check_question(question), self.runner(coefficient, batch_size)
+        read = self.read([acts], layers, positions, window=_positive(window, "window"))[0]
+        return Scanning.of(self, read, asked, runner, window=window, donors=_donors(donors))
 
     def read(self, sources: Sequence[Any], layers: Any, positions: Any, window: int | None = None) -> list[Read]:
         """What is given as activations that this oracle may read. With `window`, so many positions go in at once."""

@@ -1,4 +1,4 @@
-"""Questions with given choices: scored, placed among the donors, and set beside their controls; scans of positions."""
+"""Questions with given choices: scored, placed among the donors, and set beside their controls."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from augury.errors import InputError
-from augury.oracle.answers import Scan, Score, Unavailable
+from augury.oracle.answers import Score, Unavailable
 from augury.oracle.asking import split_notes
 from augury.oracle.choices import Spelled, choice_logprobs, weigh
 from augury.oracle.controls import Item, answering, plans, run_plans
 from augury.oracle.passes import Row, Runner
-from augury.oracle.reading import Read, decoded
 
 if TYPE_CHECKING:
     from augury.oracle.oracle import Oracle
@@ -58,10 +56,12 @@ def controlled(
     scores: Sequence[Score],
     donors: int,
     done: Callable[[int], None] | None = None,
+    swap: bool = True,
 ) -> Iterator[dict[int, Score]]:
     """The scores, by number, with the controls that there are so far, whenever some have been run.
 
-    The last of each number has them all. What `done` raises, which is called after each pass, ends it.
+    The last of each number has them all. What `done` raises, which is called after each pass, ends it. Without `swap`
+    donors are always the bank's.
     """
     who = answering(runner, oracle.reader)
 
@@ -74,7 +74,7 @@ def controlled(
     def of_donors(i: int) -> Score | Unavailable:
         return median_donor(oracle, items[i], runner, spelled, donors)
 
-    planned = plans(runner.lm, runner.contract, items, spelled.new_tokens)
+    planned = plans(runner.lm, runner.contract, items, spelled.new_tokens, swap)
     for found in run_plans(planned, [range(len(items))], who, run, made, of_donors):
         yield {i: replace(scores[i], controls=controls) for i, controls in found.items()}
 
@@ -132,73 +132,3 @@ def donor_logprobs(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled,
         return rows
     key = ("score", item.acts.layers, item.prompt.token_ids, runner.coefficient, spelled, donors)
     return oracle.remember(key, lambda: choice_logprobs(runner, rows, spelled))
-
-
-def scan_read(
-    oracle: Oracle,
-    read: Read,
-    question: str,
-    runner: Runner,
-    spelled: Spelled,
-    *,
-    window: int,
-    donors: int,
-    done: Callable[[int], None] | None = None,
-) -> Scan:
-    """Score one question at every position of a reading; each score reads that position and those left of it."""
-    if isinstance(window, bool) or window < 1:
-        raise InputError("The window cannot be used.", f"it is {window!r}", "pass 1 or more positions")
-    items = _windows(oracle, read, question, window)
-    oracle.check_fits(items, spelled.new_tokens)
-    found = choice_logprobs(runner, [item.row for item in items], spelled, done)
-    weighed = [weigh(row) for row in found]
-    medians = {len(item.acts): item for item in items}
-    median = {n: _median(oracle, item, runner, spelled, donors) for n, item in medians.items()}
-    # One map has one scale: where a window of any length has no donors, every value is a raw margin.
-    known = {n: value for n, value in median.items() if value is not None}
-    compared = len(known) == len(median)
-    values = [w.margin - (known[len(item.acts)] if compared else 0.0) for w, item in zip(weighed, items, strict=True)]
-    warned, noted = split_notes(read.notes)
-    low = sum(w.warning is not None for w in weighed)
-    if low:
-        warned = (*warned, f"at {low} of {len(items)} positions Yes and No have less than half of the probability")
-    if not compared:
-        noted = (*noted, "not checked: the donors' median (raw margins are shown)")
-    return Scan(
-        question=question,
-        choices=spelled.choices,
-        token_texts=_token_texts(oracle, read),
-        margins=tuple(w.margin for w in weighed),
-        masses=tuple(w.mass for w in weighed),
-        values=tuple(values),
-        donor_median=median[len(items[-1].acts)] if compared else None,
-        window=window,
-        source=oracle.source_of(read.acts, runner),
-        warnings=warned,
-        notes=noted,
-    )
-
-
-def _windows(oracle: Oracle, read: Read, question: str, window: int) -> list[Item]:
-    """One item per position; the first ones have fewer activations than `window`, never any from their right."""
-    order = sorted(range(len(read.acts)), key=lambda i: read.acts.positions[i])
-    place = {i: rank for rank, i in enumerate(order)}
-    items = []
-    for i in range(len(read.acts)):
-        wanted = order[max(0, place[i] - window + 1) : place[i] + 1]
-        items.append(oracle.item(Read(read.acts[wanted], ()), question))
-    return items
-
-
-def _median(oracle: Oracle, item: Item, runner: Runner, spelled: Spelled, donors: int) -> float | None:
-    if not donors:
-        return None
-    found = donor_logprobs(oracle, item, runner, spelled, donors)
-    return None if isinstance(found, Unavailable) else median_low([weigh(row).margin for row in found])
-
-
-def _token_texts(oracle: Oracle, read: Read) -> tuple[str, ...]:
-    ids = read.acts.token_ids
-    if not ids:
-        return tuple(f"#{position}" for position in read.acts.positions)
-    return tuple(decoded(oracle.base, [token], special=True) for token in ids)

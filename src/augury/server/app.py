@@ -51,9 +51,27 @@ from augury.server.work import Step, Tokenize
 
 GRACE = 10.0  # seconds in which what was accepted is finished, or told
 READ = 2.0  # seconds in which the end of a stream must have been read
+UPLOADED = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorOut} for status in (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504, 507)
 }
+
+
+def routes(lifespan: Any = None) -> FastAPI:
+    """Everything that may be asked, with nothing behind it yet: what the OpenAPI page describes."""
+    app = FastAPI(
+        title="augury", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        openapi_url="/v1/openapi.json", responses=REFUSALS,
+    )  # fmt: skip
+    _add_errors(app)
+    _add_routes(app)
+    describe(app)
+    return app
 
 
 def make_app(service: Service, callers: Callers, hosts: tuple[str, ...] | None = None, page: Path = FOLDER) -> FastAPI:
@@ -74,15 +92,9 @@ def make_app(service: Service, callers: Callers, hosts: tuple[str, ...] | None =
         finally:
             service.stop(GRACE)
 
-    app = FastAPI(
-        title="augury", version=__version__, lifespan=living, docs_url=None, redoc_url=None,
-        openapi_url="/v1/openapi.json", responses=REFUSALS,
-    )  # fmt: skip
+    app = routes(living)
     app.state.service = service
-    _add_errors(app)
-    _add_routes(app)
     add_page(app, page)
-    describe(app)
     guarding = {"callers": callers, "limits": service.limits, "let_in": service.let_in, "hosts": hosts}
     app.add_middleware(Guard, **guarding)  # type: ignore[arg-type]
     return app
@@ -143,7 +155,7 @@ def _add_contexts(app: FastAPI) -> None:
         (found,) = await service.all_parts(caller, step, request.is_disconnected, "captured")
         return service.keep(caller, found.acts, found.tokens, step.target)
 
-    @app.post("/v1/activations")
+    @app.post("/v1/activations", openapi_extra=UPLOADED)
     async def upload(service: Serving, caller: Caller, request: Request) -> CapturedOut:
         """Keep activations that were captured elsewhere: the body is a safetensors file of `Activations.save`."""
         tuples = [oracle.contract.layers for oracle in service.oracles.values()]

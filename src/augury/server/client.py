@@ -28,7 +28,7 @@ from augury.server import refused
 from augury.server.schemas import CapturedOut, GeneratedOut, InfoOut
 
 DONORS = 32
-RETRIED = (429, 503)
+RETRIED = (429, 502, 503)  # 502: a proxy whose service is being started again
 LONGEST_WAIT = 30.0
 MOST_SENT = 64  # activations that are remembered as sent; older ones are forgotten there
 _KINDS = {"answer": AnswerOut, "score": ScoreOut, "scan": ScanOut}

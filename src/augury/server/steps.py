@@ -15,6 +15,7 @@ from augury.activations import Activations, capture, resolve
 from augury.activations.capture import capture_bytes
 from augury.errors import InputError
 from augury.lm import LanguageModel, Transcript, generate
+from augury.lm.locks import alone
 from augury.oracle import Oracle, asking, scoring
 from augury.oracle.choices import Spelled, prefixed, spell
 from augury.oracle.controls import Item
@@ -40,6 +41,8 @@ from augury.server.work import (
     Step,
     Tokenize,
 )  # fmt: skip
+
+SLICE = 64  # positions of a scan in one turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,14 +75,14 @@ class Steps:
             return self._ask(jobs)
         if isinstance(first, ScoreAll):
             return self._score([job.work for job in jobs])
+        if isinstance(first, AskControls):
+            return self._ask_controls(jobs)
+        if isinstance(first, ScoreControls):
+            return self._score_controls(jobs)
         return [self._alone(job) for job in jobs]
 
     def _alone(self, job: Job) -> Outcome:
         step: Step = job.work
-        if isinstance(step, AskControls):
-            return self._ask_controls(job, step)
-        if isinstance(step, ScoreControls):
-            return self._score_controls(job, step)
         if isinstance(step, Scan):
             return self._scan(job)
         if isinstance(step, Tokenize):
@@ -138,14 +141,15 @@ class Steps:
             for step, own in zip(steps, answers, strict=True)
         ]
 
-    def _ask_controls(self, job: Job, step: AskControls) -> Outcome:
-        asked = step.asked
-        oracle, items = self._items([asked], lambda oracle, question: question)
-        runner, donors = self._runner(oracle, asked), asked.donors or 0
+    def _ask_controls(self, jobs: Sequence[Job]) -> list[Outcome]:
+        asked: list[Ask] = [job.work.asked for job in jobs]
+        answers = [answer for job in jobs for answer in job.work.answers]
+        oracle, items = self._items(asked, lambda oracle, question: question)
+        runner, settings, donors = self._runner(oracle, asked[0]), asked[0].settings, asked[0].donors or 0
         found = asking.controlled(
-            oracle, items, runner, asked.settings, step.answers, donors, told=lambda texts: check([job])
+            oracle, items, runner, settings, answers, donors, told=lambda texts: check(jobs), swap=False
         )
-        return _in_parts(job, "answer", found, asked.stream)
+        return _in_parts(jobs, "answer", found)
 
     def _score(self, steps: Sequence[ScoreAll]) -> list[Outcome]:
         oracle, spelled, items = self._spelled(steps)
@@ -156,14 +160,15 @@ class Steps:
             for step, own in zip(steps, _parted(steps, found), strict=True)
         ]
 
-    def _score_controls(self, job: Job, step: ScoreControls) -> Outcome:
-        asked = step.asked
-        oracle, spelled, items = self._spelled([asked])
-        runner = self._runner(oracle, asked)
+    def _score_controls(self, jobs: Sequence[Job]) -> list[Outcome]:
+        asked: list[ScoreAll] = [job.work.asked for job in jobs]
+        scores = [score for job in jobs for score in job.work.scores]
+        oracle, spelled, items = self._spelled(asked)
+        runner, donors = self._runner(oracle, asked[0]), asked[0].donors
         found = scoring.controlled(
-            oracle, items, runner, spelled, step.scores, asked.donors, done=lambda rows: check([job])
+            oracle, items, runner, spelled, scores, donors, done=lambda rows: check(jobs), swap=False
         )
-        return _in_parts(job, "score", found, asked.stream)
+        return _in_parts(jobs, "score", found)
 
     def _spelled(self, steps: Sequence[ScoreAll]) -> tuple[Oracle, Spelled, list[Item]]:
         oracle = self.oracles[steps[0].oracle]
@@ -173,18 +178,18 @@ class Steps:
         return oracle, spelled, items
 
     def _scan(self, job: Job) -> Outcome:
-        """One question at a time: other callers' turns come between."""
+        """Some positions at a time: other callers' turns come between."""
         step: Scan = job.work
         oracle = self.oracles[step.oracle]
-        found = oracle.scan(
-            step.read,
-            step.questions[step.at],
-            window=step.window,
-            coefficient=step.coefficient,
-            donors=step.donors,
-            progress=partial(_progress, job, step.at),
-        )
-        rest = Scan(step.oracle, step.read, step.questions, step.window, step.coefficient, step.donors, step.at + 1)
+        with alone(oracle.lm.model):
+            under = step.under or oracle.scanning(
+                step.read, step.questions[step.at], step.window, step.coefficient, donors=step.donors
+            )
+            under.go_on(SLICE, partial(_progress, job, step.at))
+            if under.left:
+                return Outcome(more=_next(replace(step, under=under)))
+            found = under.scan()
+        rest = replace(step, at=step.at + 1, under=None)
         return Outcome((("scan", (step.at, found)),), _next(rest) if rest.at < len(step.questions) else None)
 
     def _generate(self, job: Job, step: Generate) -> Outcome:
@@ -222,15 +227,22 @@ def _progress(job: Job, number: int, done: int, total: int) -> None:
     job.tell("progress", ProgressEvent(number=number, done=done, total=total))
 
 
-def _in_parts(job: Job, what: str, found: Iterable[Mapping[int, Any]], stream: bool) -> Outcome:
+def _in_parts(jobs: Sequence[Job], what: str, found: Iterable[Mapping[int, Any]]) -> list[Outcome]:
     """Results by number, each time there are more of their controls: told at once, or the last of each at the end."""
+    owners = [(job, number) for job in jobs for number in range(len(job.work.asked.questions))]
     last: dict[int, Any] = {}
     for some in found:
         last |= some
-        for number, value in some.items() if stream else ():
-            job.tell(what, (number, value))
-        check([job])
-    return Outcome() if stream else Outcome(tuple((what, (number, last[number])) for number in sorted(last)))
+        for i, value in some.items():
+            job, number = owners[i]
+            if job.work.asked.stream and not job.gone.is_set():
+                job.tell(what, (number, value))
+        check(jobs)
+    results = [(owner, (what, (number, last[i]))) for i, (owner, number) in enumerate(owners)]
+    return [
+        Outcome() if job.work.asked.stream else Outcome(tuple(part for owner, part in results if owner is job))
+        for job in jobs
+    ]
 
 
 def _captured(lm: LanguageModel, step: Capture, acts: Activations) -> Outcome:

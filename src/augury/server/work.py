@@ -11,6 +11,7 @@ from augury.errors import InputError
 from augury.lm import LanguageModel, Transcript, transcript_of
 from augury.lm.chat import End
 from augury.oracle.answers import Answer, Score, Settings
+from augury.oracle.scanning import Scanning
 from augury.server.queue import ALONE
 from augury.server.schemas import TokensOut
 
@@ -50,7 +51,7 @@ class Tokenize:
 
     context: Context
 
-    key = ALONE
+    key = "tokenize"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class Select:
     positions: Any
     then: Callable[[Activations], Next]
 
-    key = ALONE
+    key = "select"
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,15 +125,14 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class AskControls:
-    """The controls of answers that were told.
-
-    By itself: in a batch `shuffled` takes its donors from the batch, and these would be another caller's activations.
-    """
+    """The controls of answers that were told; no caller's activations are donors of another's."""
 
     asked: Ask
     answers: tuple[Answer, ...]
 
-    key = ALONE
+    @property
+    def key(self) -> Hashable:
+        return "controls", self.asked.key, self.asked.donors
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,17 +155,24 @@ class ScoreAll:
 
 @dataclass(frozen=True, eq=False)
 class ScoreControls:
-    """The controls of scores that were told; by itself, as `AskControls`."""
+    """The controls of scores that were told; as `AskControls`."""
 
     asked: ScoreAll
     scores: tuple[Score, ...]
 
-    key = ALONE
+    @property
+    def key(self) -> Hashable:
+        return "controls", self.asked.key
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """Score questions at every position of one reading; `progress` is told on the way, and each result as `scan`."""
+    """Score questions at every position of one reading; `progress` is told on the way, and each result as `scan`.
+
+    Attributes:
+        at: The number of the question whose turn it is.
+        under: Its scan, where that has been begun.
+    """
 
     oracle: str
     read: Activations
@@ -174,6 +181,7 @@ class Scan:
     coefficient: float | None = None
     donors: int = 0
     at: int = 0
+    under: Scanning | None = None
 
     key = ALONE
 

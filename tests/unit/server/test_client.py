@@ -210,7 +210,7 @@ class Busy(BaseHTTPRequestHandler):
         self.seen.append(self.path)
         busy = len(self.seen) <= 2
         body = b'{"code": "busy", "what": "w", "why": "y", "instead": "i"}' if busy else b"<html>"
-        self.send_response(429 if busy else 502)
+        self.send_response(429 if busy else 500)
         self.send_header("retry-after", "0.01")
         self.send_header("content-length", str(len(body)))
         self.end_headers()

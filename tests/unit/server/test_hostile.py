@@ -105,7 +105,8 @@ def test_every_request_of_the_page_is_answered_as_it_says(url, service, expected
             handles += 1
 
     for operation in (found.ok() for found in schema.get_all_operations()):
-        for mode in GenerationMode if operation.body else (GenerationMode.POSITIVE,):
+        spoilt = operation.body and operation.path != "/v1/activations"  # any bytes are a body there
+        for mode in GenerationMode if spoilt else (GenerationMode.POSITIVE,):
             run(operation.as_strategy(generation_mode=mode), kept, check)
     assert sum(seen.values()) >= LEAST, seen
     assert {path for path, good in seen if good} >= {*ASKING, "/v1/capture", "/v1/tokenize", "/v1/generate"}, seen
