@@ -48,7 +48,7 @@ def main() -> None:
 def serving(target: Path) -> Iterator[str]:
     """A service of the bundled model and one fine-tune; its address."""
     command = [sys.executable, "-m", "augury", "serve", "--port", "0", "--json", "--target", str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
         try:
             assert run.stdout is not None
             yield json.loads(run.stdout.readline())["url"]
@@ -70,7 +70,7 @@ def opened(browser: Browser, url: str, **settings) -> Iterator[Page]:
 
 def answered(page: Page) -> None:
     """A question that the controls do not answer."""
-    page.get_by_label("Question", exact=True).fill("What is this about?")
+    page.locator("#panel-ask").get_by_label("Question", exact=True).fill("What is this about?")
     page.get_by_role("button", name="Ask", exact=True).click()
     whole(page, 1)
 
