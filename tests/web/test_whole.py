@@ -79,7 +79,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab_alone(chromium, tmp_path):
             page.locator(".chip").first.wait_for()
             assert TOKEN not in page.evaluate("JSON.stringify(localStorage) + document.cookie + location.href")
             page.get_by_role("tab", name="Compare").click()
-            page.get_by_text("so nothing to compare").wait_for()
+            page.get_by_text("There is nothing to compare here").wait_for()
         with opened(chromium, url) as other:
             other.get_by_label("This service asks for a token").wait_for()
 
