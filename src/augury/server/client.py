@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import httpx2
 from torch import Tensor
 
 from augury import errors
 from augury.activations import Activations, resolve_layers
-from augury.activations.positions import RoleSelector, TextSelector
 from augury.activations.store import dump
-from augury.errors import AuguryError, InputError, NetworkError
-from augury.lm import Message, Transcript
+from augury.errors import InputError
+from augury.lm import Transcript
 from augury.lm.chat import End, Span, as_messages, is_conversation
 from augury.lm.values import is_whole
 from augury.oracle.answers import Answer, Scan, Score
 from augury.oracle.choices import YES_NO
 from augury.oracle.wire import AnswerOut, ScanOut, ScoreOut
-from augury.server import refused
 from augury.server.schemas import CapturedOut, GeneratedOut, InfoOut
+from augury.server.sent import context_of, positions_of
+from augury.server.talk import Talk
 
 DONORS = 32
-RETRIED = (429, 502, 503)  # 502: a proxy whose service is being started again
-LONGEST_WAIT = 30.0
 MOST_SENT = 64  # activations that are remembered as sent; older ones are forgotten there
 _KINDS = {"answer": AnswerOut, "score": ScoreOut, "scan": ScanOut}
 R = TypeVar("R", bound=Answer | Score | Scan)
@@ -79,8 +72,7 @@ class Remote:
     _sent: dict[int, tuple[Activations, str]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        headers = {} if self.token is None else {"authorization": f"Bearer {self.token}"}
-        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=self.timeout)
+        self._talk = Talk(self.url, self.token, self.timeout, self.retries)
 
     def ask(
         self,
@@ -159,18 +151,9 @@ class Remote:
         """
         asked = {"donors": DONORS, **asked, "samples": asked.get("samples") or 0, "stream": True}
         body = self._body(acts, question, layers, positions, asked)
-        try:
-            with self._http.stream("POST", "/v1/ask", json=body) as reply:
-                if reply.status_code != 200:
-                    reply.read()
-                    raise _error(reply)
-                for what, row in _events(reply):
-                    if what == "error":
-                        raise _refusal(row)
-                    if what == "answer":
-                        yield _result("answer", row["answer"], Answer)
-        except httpx2.HTTPError as error:
-            raise self._unreached(error) from error
+        for what, row in self._talk.events("/v1/ask", body):
+            if what == "answer":
+                yield _result("answer", row["answer"], Answer)
 
     def capture(self, source: Any, layers: Any = None, positions: Any = "all", target: str | None = None) -> Kept:
         """Let the service capture a context and keep its activations.
@@ -181,13 +164,13 @@ class Remote:
             positions: A selector.
             target: Which of its targets reads it; None: the base.
         """
-        wanted = _positions(source, positions)
-        body = {"context": _context(source), "layers": self._layers(layers), "positions": wanted}
-        return _kept(self._post("/v1/capture", json={**body, "target": target, "oracle": self.name}))
+        wanted = positions_of(source, positions)
+        body = {"context": context_of(source), "layers": self._layers(layers), "positions": wanted}
+        return _kept(self._talk.post("/v1/capture", json={**body, "target": target, "oracle": self.name}))
 
     def diff(self, finetuned: Kept, base: Kept) -> Kept:
         """As `augury.diff`, of activations that lie there; so does the difference."""
-        return _kept(self._post("/v1/diff", json={"finetuned": finetuned.handle, "base": base.handle}))
+        return _kept(self._talk.post("/v1/diff", json={"finetuned": finetuned.handle, "base": base.handle}))
 
     def generate(
         self,
@@ -201,9 +184,9 @@ class Remote:
         target: str | None = None,
     ) -> Transcript:
         """As `augury.generate`, by one of the service's targets; None: the base."""
-        context = {**_context(messages), **({} if end is None else {"end": end})}
+        context = {**context_of(messages), **({} if end is None else {"end": end})}
         sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-        found = self._post("/v1/generate", json={"context": context, "target": target, **sampling})
+        found = self._talk.post("/v1/generate", json={"context": context, "target": target, **sampling})
         told = GeneratedOut.model_validate(found)
         spans = tuple(Span(**vars(span)) for span in told.spans)
         if isinstance(messages, Transcript):  # its token ids were sent, and not its turns
@@ -213,15 +196,15 @@ class Remote:
 
     def forget(self, kept: Kept) -> None:
         """Let the service forget what it keeps."""
-        self._call("DELETE", f"/v1/activations/{kept.handle}")
+        self._talk.call("DELETE", f"/v1/activations/{kept.handle}")
 
     def info(self) -> InfoOut:
         """What the service offers."""
-        return InfoOut.model_validate(self._call("GET", "/v1/info").json())
+        return InfoOut.model_validate(self._talk.call("GET", "/v1/info").json())
 
     def close(self) -> None:
         """End the connection."""
-        self._http.close()
+        self._talk.close()
 
     def __enter__(self) -> Remote:
         return self
@@ -243,10 +226,10 @@ class Remote:
     def _asked(self, verb: str, acts: Any, question: str, layers: Any, positions: Any, asked: Any) -> Any:
         body = self._body(acts, question, layers, positions, asked)
         try:
-            return self._post(f"/v1/{verb}", json=body)
+            return self._talk.post(f"/v1/{verb}", json=body)
         finally:
             if isinstance(acts, Tensor):  # sent for this question alone
-                self._call("DELETE", f"/v1/activations/{body['reading']['handle']}")
+                self._talk.call("DELETE", f"/v1/activations/{body['reading']['handle']}")
 
     def _expired(self, acts: Any) -> bool:
         """Whether what was sent before is not kept any more, so that it is sent again."""
@@ -254,7 +237,7 @@ class Remote:
         if handle is None:
             return False
         try:
-            self._call("DELETE", f"/v1/activations/{handle}")
+            self._talk.call("DELETE", f"/v1/activations/{handle}")
         except errors.NotFoundError:
             del self._sent[id(acts)]
             return True
@@ -262,7 +245,7 @@ class Remote:
         return False
 
     def _body(self, acts: Any, question: str, layers: Any, positions: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-        reading: dict[str, Any] = {"layers": self._layers(layers), "positions": _positions(acts, positions)}
+        reading: dict[str, Any] = {"layers": self._layers(layers), "positions": positions_of(acts, positions)}
         if isinstance(acts, Tensor):
             if layers is None:
                 why = "a bare tensor does not say where it was taken"
@@ -274,7 +257,7 @@ class Remote:
         elif isinstance(acts, Activations):
             reading["handle"] = self._handle(acts)
         else:
-            reading["context"] = _context(acts)
+            reading["context"] = context_of(acts)
         return {"reading": reading, "questions": [question], "oracle": self.name, **asked}
 
     def _layers(self, given: Any) -> list[int] | None:
@@ -295,29 +278,7 @@ class Remote:
         return self._sent[id(acts)][1]
 
     def _send(self, acts: Activations) -> str:
-        return CapturedOut.model_validate(self._post("/v1/activations", content=dump(acts))).handle
-
-    def _post(self, path: str, **body: Any) -> Any:
-        return self._call("POST", path, **body).json()
-
-    def _call(self, method: str, path: str, **body: Any) -> httpx2.Response:
-        """A request, and again where the service is busy, as late as it says."""
-        for tried in itertools.count():
-            try:
-                reply = self._http.request(method, path, **body)
-            except httpx2.HTTPError as error:
-                raise self._unreached(error) from error
-            if reply.is_success:
-                return reply
-            if reply.status_code not in RETRIED or tried >= self.retries:
-                raise _error(reply)
-            told = reply.headers.get("retry-after", "")
-            time.sleep(min(LONGEST_WAIT, float(told) if re.fullmatch(r"[0-9.]+", told) else 2.0**tried))
-        raise AssertionError("the loop ends by itself")
-
-    def _unreached(self, error: Exception) -> NetworkError:
-        why = f"{type(error).__name__}: {error}"[:300]
-        return NetworkError(f"{self.url} gives no reply.", why, "check the address, and whether the service runs")
+        return CapturedOut.model_validate(self._talk.post("/v1/activations", content=dump(acts))).handle
 
 
 def _result(what: str, row: Any, kind: type[R]) -> R:
@@ -329,77 +290,3 @@ def _result(what: str, row: Any, kind: type[R]) -> R:
 def _kept(row: Any) -> Kept:
     found = CapturedOut.model_validate(row)
     return Kept(found.handle, found.layers, found.positions, found.tokens.tokens if found.tokens else ())
-
-
-def _context(source: Any) -> dict[str, Any]:
-    """A context as the service takes it.
-
-    Raises:
-        InputError: It is none of these.
-    """
-    if isinstance(source, Transcript):
-        return {"token_ids": list(source.token_ids)}
-    if isinstance(source, str):
-        return {"text": source}
-    if is_conversation(source):
-        return {"messages": [asdict(turn) if isinstance(turn, Message) else dict(turn) for turn in source]}
-    if isinstance(source, Sequence) and source and all(map(is_whole, source)):
-        return {"token_ids": [int(token) for token in source]}
-    why = f"it is a {type(source).__name__}"
-    raise InputError("There is nothing to read.", why, "pass text, messages, token ids, a Transcript or activations")
-
-
-def _positions(source: Any, given: Any) -> Any:
-    """A selector as it is sent; of a `Transcript` roles are resolved here, since its turns are not sent."""
-    role = re.fullmatch(r"role\((.+)\)", str(given).strip())
-    if role is None or not isinstance(source, Transcript):
-        return _selector(given)
-    name = role[1].strip("'\"")
-    found = [i for span in source.spans if span.role == name for i in range(span.start, span.stop)]
-    if not found:
-        why = f"the context has turns of {', '.join(dict.fromkeys(s.role for s in source.spans)) or 'nobody'}"
-        raise InputError(f"The selector {given!s} matches no token.", why, "choose a role that is there")
-    return found
-
-
-def _selector(given: Any) -> Any:
-    """A selector as text or indices."""
-    if given is None or isinstance(given, str):
-        return given
-    if isinstance(given, TextSelector | RoleSelector):
-        return str(given)
-    if isinstance(given, slice):
-        ends = ("" if end is None else str(end) for end in (given.start, given.stop))
-        return ":".join(ends) + ("" if given.step is None else f":{given.step}")
-    return [int(given)] if is_whole(given) else [int(position) for position in given]
-
-
-def _events(reply: httpx2.Response) -> Iterator[tuple[str, Any]]:
-    name = ""
-    for line in reply.iter_lines():
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield name, json.loads(line.removeprefix("data: "))
-
-
-_CLASSES = {
-    kind.code: kind
-    for room in (errors, refused)
-    for kind in vars(room).values()
-    if isinstance(kind, type) and issubclass(kind, AuguryError)
-}
-
-
-def _error(reply: httpx2.Response) -> AuguryError:
-    """The service's refusal as the error that it was there."""
-    try:
-        return _refusal(reply.json())
-    except (ValueError, TypeError, KeyError):
-        why = f"it answered with status {reply.status_code} and no words of augury's"
-        return NetworkError("This is no service of augury.", why, "check the address, and what stands before it")
-
-
-def _refusal(row: Mapping[str, Any]) -> AuguryError:
-    kind = _CLASSES.get(row["code"], AuguryError)
-    return kind(str(row["what"]), str(row["why"]), str(row["instead"]))

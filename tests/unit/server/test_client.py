@@ -216,6 +216,8 @@ class Busy(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    do_POST = do_GET
+
     def log_message(self, *arguments):
         pass
 
@@ -236,6 +238,10 @@ def test_a_busy_service_is_asked_again_and_a_strange_one_told(busy):
     with pytest.raises(NetworkError, match="no service of augury"):
         Remote(busy, retries=4).info()
     assert len(Busy.seen) == 3
+    Busy.seen.clear()
+    with pytest.raises(NetworkError, match="no service of augury"):
+        next(Remote(busy, retries=4).stream(TEXT, "What?"))
+    assert Busy.seen == 3 * ["/v1/ask"], "a stream is asked for again too"
     with pytest.raises(NetworkError, match="gives no reply"):
         Remote("http://127.0.0.1:9").info()
 
