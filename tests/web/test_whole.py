@@ -71,7 +71,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab_alone(chromium, tmp_path):
         with opened(chromium, url) as page:
             page.get_by_label("This service asks for a token").fill("a-wrong-token-1234")
             page.get_by_role("button", name="Enter").click()
-            assert "needs a token" in page.get_by_role("alert").inner_text()
+            assert "is not known here" in page.get_by_role("alert").inner_text()
             page.get_by_label("This service asks for a token").fill(TOKEN)
             page.keyboard.press("Enter")
             page.locator(".chip").first.wait_for()

@@ -12,7 +12,7 @@ import { type Entry, linked, type View } from "./kept";
 import { Refused } from "./parts";
 import { Readings } from "./readings";
 import { Scan } from "./scan";
-import { Select } from "./select";
+import { Beyond, Select } from "./select";
 import { everything, union } from "./selection";
 import { Prefixes } from "./short";
 import { Tabs } from "./tabs";
@@ -49,7 +49,8 @@ export function App({ service, info, restored }: Props) {
     service, info, readings, view, set, tokens,
     question: questionOf(view),
     reading: () => ({ tokens: tokens!, oracle: view.oracle, reads, base: info.targets[0]!.name, layers, selected }),
-    keep: (results, from) => setEntries((before) => [...before, { id: newId(), at: new Date().toISOString(), view, results, from }]),
+    keep: (results, from, ended) =>
+      setEntries((before) => [...before, { id: newId(), at: new Date().toISOString(), view, results, from, ended }]),
   };
   const generating = useGenerate(page, take);
   const asking = useAsk(page);
@@ -66,7 +67,7 @@ export function App({ service, info, restored }: Props) {
     coming.current = { draft: null, selected: [], scans: [] };
     const kept = draft === view.draft ? inside(wanted, tokens.token_ids.length) : [];
     set({ selected: kept.length > 0 ? kept : lastOfTurn(groups) });
-    setCursor(0);
+    setCursor(everything(shownOf(groups, template))[0] ?? 0);
     if (draft === view.draft && scans.every((scan) => isOf(scan, tokens))) scanning.show(scans);
   }, [tokens]);
 
@@ -75,12 +76,12 @@ export function App({ service, info, restored }: Props) {
     const draft = { ...before.draft }; // made into tokens again, whichever stand here now
     const scans = entry.results.filter((result) => result.kind === "scan");
     const answers = entry.results.map((result, i) => [result, entry.from[i]!] as const).filter(([{ kind }]) => kind !== "scan");
-    generating.work.stop();
+    generating.drop();
     asking.work.stop();
     setNote(notHere(changed));
     coming.current = { draft, selected: before.selected, scans };
     setView({ ...before, draft });
-    asking.setLive(answers.map(([result, from]) => finished(result as Answer | Score, from)));
+    asking.setLive(answers.map(([result, from]) => finished(result as Answer | Score, from, entry.ended)));
     setTab(scans.length > 0 ? "scan" : "ask");
   };
   const link = async () => {
@@ -140,9 +141,10 @@ export function App({ service, info, restored }: Props) {
             mostTokens={info.limits.new_tokens}
             target={info.targets.length > 1 ? reads.target : null}
             written={generating.written}
+            note={generating.note}
             work={generating.work}
             onDraft={(draft) => {
-              generating.work.stop(); // what it would write is no answer to what stands here now
+              generating.drop();
               set({ draft, exact: null });
             }}
             onGenerate={generating.run}
@@ -178,6 +180,7 @@ export function App({ service, info, restored }: Props) {
                   heat={scanning.found[scanning.shown] ?? null}
                   onCursor={setCursor}
                 />
+                <Beyond {...{ groups, template, selected, oracle }} />
                 <p id="tokens-help" class="hint">
                   Click, drag, or shift-click; Ctrl-click adds one. By keyboard: arrows, Space, Shift with arrows, Ctrl-A, Escape.
                 </p>
@@ -208,8 +211,8 @@ function isOf(scan: Found, tokens: Tokens): boolean {
   return scan.positions.every((at, i) => tokens.tokens[at] === scan.tokens[i]);
 }
 
-function finished(result: Answer | Score, from: string): Live {
-  return { question: result.question, from, tokens: null, texts: [], result, whole: true, ended: false };
+function finished(result: Answer | Score, from: string, ended: boolean): Live {
+  return { question: result.question, from, tokens: null, texts: [], result, whole: true, ended };
 }
 
 /** The last tokens of what was said last. */

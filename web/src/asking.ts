@@ -80,15 +80,43 @@ export async function scan(
   say: Tell,
   tell: (number: number, found: Scan) => void,
 ): Promise<void> {
+  const { selected } = reading;
+  const all = selected.length * questions.length;
   await withKept(readings, reading, signal, say, async (kept) => {
-    const body = { ...about(kept, reading), questions, window };
-    for await (const { name, data } of readings.service.stream("v1/scan", body, signal)) {
-      if (name === "scan") tell((data as ScanEvent).number, (data as ScanEvent).scan);
-      if (name !== "progress") continue;
-      const { number, done, total } = data as ProgressEvent;
-      say(`question ${number + 1} of ${questions.length}: ${done} of ${total}`, done / total);
+    for (const [number, question] of questions.entries()) {
+      let found: Scan | null = null;
+      for (let start = 0; start < selected.length; start += PART) {
+        const left = Math.max(0, start - window + 1); // what the first windows of a part reach back to
+        const part = selected.slice(left, start + PART);
+        const body = { ...about(kept, { ...reading, selected: part }), questions: [question], window };
+        for await (const { name, data } of readings.service.stream("v1/scan", body, signal)) {
+          if (name === "progress") {
+            const done = number * selected.length + left + (data as ProgressEvent).done;
+            say(`${done} of ${all} tokens`, done / all);
+          }
+          if (name === "scan") tell(number, (found = joined(found, (data as ScanEvent).scan, start - left)));
+        }
+      }
     }
   });
+}
+
+const PART = 400; // positions in one request, which has to end within the service's time
+
+/** Two parts of a scan as one; the first results of the second have been counted already. */
+export function joined(before: Scan | null, part: Scan, known: number): Scan {
+  if (before === null) return part;
+  const rest = <T>(first: readonly T[], second: readonly T[]) => [...first, ...second.slice(known)];
+  return {
+    ...part,
+    positions: rest(before.positions, part.positions),
+    tokens: rest(before.tokens, part.tokens),
+    margins: rest(before.margins, part.margins),
+    masses: rest(before.masses, part.masses),
+    values: rest(before.values, part.values),
+    read_text: null,
+    warnings: [...new Set([...before.warnings, ...part.warnings])],
+  };
 }
 
 function withKept<T>(

@@ -14,7 +14,7 @@ export function colour(value: number, strength: number): string {
   return `rgba(${value > 0 ? YES : NO}, ${(DEEPEST * strength).toFixed(3)})`;
 }
 
-/** How a line of a plot is drawn: colour alone would not tell it from the others. */
+/** How a line of a plot is drawn: in other hues than the tokens, and told apart by more than these. */
 export const LINES = [
   { class: "line-0", dash: "" },
   { class: "line-1", dash: "6 3" },

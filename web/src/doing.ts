@@ -22,31 +22,49 @@ export interface Page {
   reading: () => Reading;
   question: Question;
   /** Results, and what each was read from. */
-  keep: (results: Result[], from: string[]) => void;
+  keep: (results: Result[], from: string[], ended: boolean) => void;
 }
 
 /** Let the target go on; what it wrote becomes the transcript, with the very tokens that were sampled. */
 export function useGenerate({ service, view, set }: Page, take: (tokens: Tokens) => View["exact"]) {
   const work = useWork();
   const [written, setWritten] = useState("");
+  const [note, setNote] = useState("");
+  const replaced = useRef(false);
   const run = ({ tokens: most, temperature }: Writing) =>
     work.start(async (signal, say) => {
+      replaced.current = false;
       setWritten("");
+      setNote("");
+      let part = "";
       const { draft, context } = beginning(view.draft);
       if (context === null) throw new Error("there is nothing to go on from");
       const body = { context, max_new_tokens: most, temperature, target: view.reads.target, seed: randomSeed() };
-      for await (const { name, data } of service.stream("v1/generate", body, signal)) {
-        if (name === "written") {
-          const { text, tokens } = data as WrittenEvent;
-          say(`${tokens} of ${most} tokens`, tokens / most);
-          setWritten(text);
-        } else if (name === "generated") {
-          const found = data as Generated;
-          set({ exact: take(found), draft: continued(draft, found.text) });
+      try {
+        for await (const { name, data } of service.stream("v1/generate", body, signal)) {
+          if (name === "written") {
+            const { text, tokens } = data as WrittenEvent;
+            say(`${tokens} of ${most} tokens`, tokens / most);
+            setWritten((part = text));
+          } else if (name === "generated") {
+            const found = data as Generated;
+            const { start, stop } = found.spans.at(-1)!;
+            set({ exact: take(found), draft: continued(draft, found.text) });
+            if (stop - start === most) setNote(`It was cut at ${most} tokens.`);
+          }
         }
+      } catch (error) {
+        // What was written until then stays, as text: which tokens it was nobody has told.
+        if (part !== "" && !replaced.current) set({ exact: null, draft: continued(draft, part) });
+        throw error;
       }
     });
-  return { work, written, run };
+  /** Stop, since the transcript has become another: what was being written is no part of it. */
+  const drop = () => {
+    replaced.current = true;
+    work.stop();
+  };
+  return { work, written, note, run, drop };
 }
 
 function continued(draft: View["draft"], text: string): View["draft"] {
@@ -61,14 +79,16 @@ function randomSeed(): number {
 /** Ask, and keep what came of it, also where it was stopped before its controls were there. */
 async function asked(page: Page, reading: Reading, signal: AbortSignal, say: (text: string) => void, tell: (live: Live) => void) {
   let last: Live | null = null;
+  let ended = true;
   try {
     await ask(page.readings, reading, page.question, signal, say, (live) => tell((last = live)));
+    ended = false;
   } catch (error) {
     if (last !== null) tell({ ...(last as Live), whole: true, ended: true });
     throw error;
   } finally {
     const { result } = (last as Live | null) ?? { result: null };
-    if (result !== null) page.keep([result], [fromOf(reading)]);
+    if (result !== null) page.keep([result], [fromOf(reading)], ended);
   }
 }
 
@@ -96,14 +116,16 @@ export function useScan({ readings, reading, tokens, view, keep }: Page) {
       const where = view.everywhere ? everything([{ start: 0, stop: tokens!.token_ids.length }]) : view.selected;
       const about = { ...reading(), selected: where };
       const scans: Scan[] = [];
+      let ended = true;
       show([]);
       try {
         await scan(readings, about, questions, view.window, signal, say, (number, one) => {
           scans[number] = one;
           setFound([...scans]);
         });
+        ended = false;
       } finally {
-        if (scans.length > 0) keep(scans, scans.map(() => fromOf(about)));
+        if (scans.length > 0) keep(scans, scans.map(() => fromOf(about)), ended);
       }
     });
   /** Nothing of what was found holds any more. */

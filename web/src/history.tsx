@@ -33,6 +33,11 @@ export function History({ entries, onEntries, onShow, onLink }: Props) {
     }
     input.value = "";
   };
+  const clear = () => {
+    if (!confirm(`Forget what was asked? ${entries.length} entries are kept in this tab alone.`)) return;
+    onEntries([]);
+    setNote("");
+  };
   const link = async () => {
     try {
       const address = await onLink();
@@ -59,7 +64,7 @@ export function History({ entries, onEntries, onShow, onLink }: Props) {
           <input type="file" accept=".json,application/json" onChange={(event) => void read(event.currentTarget)} />
         </label>
         {entries.length > 0 && (
-          <button type="button" onClick={() => onEntries([])}>
+          <button type="button" onClick={clear}>
             Clear
           </button>
         )}
@@ -75,7 +80,10 @@ export function History({ entries, onEntries, onShow, onLink }: Props) {
             {entry.results.map((result, i) => (
               <Line key={i} result={result} from={entry.from[i] ?? ""} />
             ))}
-            <small>{new Date(entry.at).toLocaleString()}</small>{" "}
+            <small>
+              {new Date(entry.at).toLocaleString()}
+              {entry.ended && ", ended before it was whole"}
+            </small>{" "}
             <button type="button" aria-label={`Show again: ${short(entry.results[0]?.question ?? "")}`} onClick={() => onShow(entry)}>
               Show again
             </button>

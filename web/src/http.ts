@@ -120,7 +120,7 @@ function refusal(row: unknown, status: number): Refusal {
 
 function lost(error: unknown): never {
   if (error instanceof DOMException && error.name === "AbortError") throw error;
-  throw new Refusal("network", "The service cannot be reached.", String(error), "check that it runs, and try again");
+  throw new Refusal("network", "The service cannot be reached.", "it gave no reply", "check that it runs, and try again");
 }
 
 function cutOff(): Refusal {

@@ -44,6 +44,8 @@ export interface Entry {
   results: Result[];
   /** What each of them was read from, in words. */
   from: string[];
+  /** It was stopped, or failed, before it was whole. */
+  ended: boolean;
 }
 
 export interface Saved {
@@ -136,7 +138,7 @@ const isScan: Check = (row) => {
 };
 
 const isEntry: Check = (row) =>
-  fields({ id: text, at: text, view: isView, results: list(either(isAnswer, isScore, isScan)), from: list(text) })(row) &&
+  fields({ id: text, at: text, view: isView, results: list(either(isAnswer, isScore, isScan)), from: list(text), ended: flag })(row) &&
   (row as Entry).from.length === (row as Entry).results.length;
 
 export function saved(entries: readonly Entry[]): string {

@@ -12,6 +12,12 @@ import { type Fault, told } from "./work";
 
 const TOKEN = "augury.token";
 
+const UNKNOWN = {
+  what: "This token is not known here.",
+  why: "nobody who may call the service has it",
+  instead: "check it with who runs the service",
+};
+
 function Door() {
   const [service, setService] = useState(() => new Service(stored(tab, TOKEN)));
   const [info, setInfo] = useState<Info | null>(null);
@@ -30,8 +36,10 @@ function Door() {
       setInfo(await service.info());
       setClosed(false);
     } catch (error) {
-      if (error instanceof Refusal && error.status === 401) setClosed(true);
-      if (!(error instanceof Refusal && error.status === 401) || service.token !== null) setFault(told(error));
+      const unknown = error instanceof Refusal && error.status === 401;
+      if (unknown) setClosed(true);
+      if (!unknown) setFault(told(error));
+      else if (service.token !== null) setFault(UNKNOWN);
     }
   };
   useEffect(() => void knock(), [service]);

@@ -24,7 +24,7 @@ export function Result({ live, now, folded = false }: Props) {
       {result === null && <Writing texts={live.texts} ended={live.ended} />}
       <div aria-live="polite">{result !== null && <Said live={live} result={result} />}</div>
       {result !== null && <Told result={result} whole={live.whole} folded={folded} />}
-      {live.ended && <p class="warning">It was ended before it was whole.</p>}
+      {live.ended && <p class="warning">It ended before all of its controls were run.</p>}
     </article>
   );
 }

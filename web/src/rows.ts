@@ -2,7 +2,7 @@
 import type { Entry, Result } from "./kept";
 import type { Answer, Control, Scan, Score } from "./types";
 import { CONTROLS, made } from "./types";
-import { answerMarks, percent, scoreMarks, signed } from "./words";
+import { answerMarks, long, percent, scoreMarks, signed } from "./words";
 
 /** The history as a text to read. */
 export function markdown(entries: readonly Entry[]): string {
@@ -10,7 +10,7 @@ export function markdown(entries: readonly Entry[]): string {
 }
 
 function section(entry: Entry): string {
-  return entry.results.map((result, i) => `${heading(result, entry.from[i] ?? "", entry.at)}\n${body(result)}`).join("\n");
+  return entry.results.map((result, i) => `${heading(result, entry.from[i] ?? "", entry.at)}\n${body(result, entry.ended)}`).join("\n");
 }
 
 function heading(result: Result, from: string, at: string): string {
@@ -19,11 +19,12 @@ function heading(result: Result, from: string, at: string): string {
   return `## ${escaped(result.question)}\n${read}\n${at}, ${escaped(where)}, read from ${escaped(from)}\n`;
 }
 
-function body(result: Result): string {
+function body(result: Result, ended: boolean): string {
   const remarks = [...result.warnings.map((line) => `warning: ${line}`), ...result.notes.map((line) => `note: ${line}`)];
   const marks = result.kind === "scan" ? [] : (result.kind === "answer" ? answerMarks(result) : scoreMarks(result)).map(({ text }) => text);
   const samples = result.kind === "answer" ? result.groups.map(({ count, text }) => `${count} × ${text}`) : [];
-  const lines = [...marks, ...(samples.length > 0 ? [`samples: ${samples.join("; ")}`] : []), ...remarks];
+  const cut = ended ? ["ended before all of its controls were run"] : [];
+  const lines = [...cut, ...marks, ...(samples.length > 0 ? [`samples: ${samples.join("; ")}`] : []), ...remarks];
   return `${table(rowsOf(result))}\n${lines.map((line) => `- ${escaped(line)}\n`).join("")}`;
 }
 
@@ -46,7 +47,7 @@ function answerRows(answer: Answer): string[][] {
     name,
     found.text,
     found.agreement === null ? "" : percent(found.agreement),
-    found.same_as_real === null ? "" : percent(found.same_as_real),
+    found.same_as_real === null ? "" : long(found.text) && found.same_as_real === 0 ? "too long" : percent(found.same_as_real),
   ];
   return [["evidence", "answer", "agreement", "same as real"], row("activations", answer), ...controlRows(answer, row)];
 }

@@ -21,14 +21,14 @@ export function Select(props: Props) {
   const { tokens, selected, onSelect } = props;
   const [count, setCount] = useState(8);
   const [search, setSearch] = useState("");
-  const [missing, setMissing] = useState(false);
+  const [missing, setMissing] = useState<Positions | null>(null); // the selection that nothing was found for
   const shown = everything(shownOf(props.groups, props.template));
   const roles = [...new Set(tokens.spans.map((span) => span.role))];
 
   const find = (event: Event) => {
     event.preventDefault();
     const found = matching(tokens, search);
-    setMissing(found.length === 0);
+    setMissing(found.length === 0 ? selected : null);
     if (found.length > 0) onSelect(found);
   };
   return (
@@ -69,23 +69,30 @@ export function Select(props: Props) {
           Special tokens
         </label>
       </div>
-      <p class="hint" aria-live="polite">
-        {missing && `"${search}" stands nowhere in these tokens. `}
-        <Chosen {...props} />
+      <p class="hint status" aria-live="polite">
+        {missing !== null && missing === selected ? `"${search}" stands nowhere in these tokens.` : chosen(props)}
       </p>
-      {selected.length === 0 && <p class="warning">Select at least one token.</p>}
     </section>
   );
 }
 
-function Chosen({ tokens, groups, template, selected, oracle }: Props) {
+function chosen({ tokens, selected }: Props): string {
+  return `${selected.length} of ${tokens.token_ids.length} tokens${selected.length > 0 ? `: ${brief(selected)}` : ""}.`;
+}
+
+/** What is to be said of a selection, below the tokens: they must not move while it is made. */
+export function Beyond({ groups, template, selected, oracle }: Pick<Props, "groups" | "template" | "selected" | "oracle">) {
   const hidden = template ? 0 : inTemplate(groups, selected);
   const most = oracle?.max_slots ?? null;
+  if (selected.length === 0) return <p class="warning">Select at least one token.</p>;
   return (
     <>
-      {selected.length} of {tokens.token_ids.length} tokens{selected.length > 0 && `: ${brief(selected)}`}
-      {hidden > 0 && `, ${hidden} of them the template's own, which are hidden`}
-      {most !== null && selected.length > most && `. The oracle was trained on at most ${most}; more are off its training`}.
+      {hidden > 0 && <p class="warning">{hidden} selected tokens are the template's own, which are hidden.</p>}
+      {most !== null && selected.length > most && (
+        <p class="warning">
+          The oracle was trained on at most {most} tokens at once, and {selected.length} are selected: its answer has no figures behind it.
+        </p>
+      )}
     </>
   );
 }

@@ -18,6 +18,8 @@ interface Props {
   target: string | null;
   /** What the target has written so far. */
   written: string;
+  /** How it ended, where that is not by itself. */
+  note: string;
   work: Work;
   onDraft: (draft: Draft) => void;
   onGenerate: (writing: Writing) => void;
@@ -66,6 +68,7 @@ export function Transcript(props: Props) {
       </div>
       {work.progress !== null && props.written !== "" && <p class="writing">{props.written}</p>}
       <Running work={work} />
+      {props.note !== "" && <p class="hint">{props.note}</p>}
       <Refused fault={work.fault} />
     </section>
   );

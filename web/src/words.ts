@@ -21,23 +21,30 @@ const MOST = 0.5; // from here on samples agree
 const AHEAD = 95; // percent of donors
 const DONORS = 20; // fewer are no comparison
 const HALF_MASS = 0.5; // below, the oracle does not say one of the choices
-const WORDS = 5; // longer answers are never equal to the letter, whatever they mean
+const WORDS = 5; // longer answers are not compared
 
 const WITHOUT = ["none", "shuffled"] as const;
 const TEXT = ["text-window", "text-all"] as const;
 
 /** What to think of an answer in words; of its controls only once all of them are there. */
 export function answerMarks(answer: Answer): Mark[] {
+  const sampled = answer.samples.length > 1;
+  if (long(answer.text) || (sampled && answer.agreement === null)) {
+    return [{ tone: "open", text: "too long to be compared, with its controls or with itself" }];
+  }
+  // What one sample in many says no control will say either, so that nothing follows from their silence.
+  if (sampled && (answer.groups[0]?.count ?? 0) < 2) return [{ tone: "bad", text: "no two samples agree" }];
   const marks = agreementMarks(answer);
-  if (!("untrained" in answer.controls)) return marks;
-  const long = answer.text.trim().split(/\s+/).length > WORDS || (answer.samples.length > 1 && answer.agreement === null);
-  if (long) return [...marks, { tone: "open", text: "too long to be compared with its controls" }];
-  return [...marks, ...controlMarks(answer)];
+  return "untrained" in answer.controls ? [...marks, ...controlMarks(answer)] : marks;
+}
+
+/** Such answers are never equal to the letter, whatever they mean. */
+export function long(text: string): boolean {
+  return text.trim().split(/\s+/).length > WORDS;
 }
 
 function agreementMarks(answer: Answer): Mark[] {
-  if (answer.samples.length < 2) return [];
-  if (answer.agreement === null) return [{ tone: "open", text: "samples too long to be compared" }];
+  if (answer.agreement === null) return [];
   const agreed = percent(answer.agreement);
   return answer.agreement >= MOST
     ? [{ tone: "good", text: `answers agree (${agreed})` }]
@@ -57,15 +64,30 @@ function controlMarks(answer: Answer): Mark[] {
   if (blind !== null && blind >= bar) marks.push({ tone: "bad", text: "does not change with the activations" });
   else if (blind !== null && blind > bar / 2) marks.push({ tone: "open", text: "changes little with the activations" });
   else if (without.every((found) => found !== null)) marks.push({ tone: "good", text: "changes with the activations" });
-  const read = largest(TEXT.map(share));
-  if (read !== null) marks.push(textMark(read >= bar));
+  marks.push(...textMarks(answer, bar));
   if ((share("untrained") ?? 0) >= bar) marks.push({ tone: "bad", text: "the untrained model gives the same answer" });
   return marks;
 }
 
-function textMark(same: boolean): Mark {
-  if (same) return { tone: "bad", text: "the text alone gives the same answer" };
-  return { tone: "open", text: "the text alone gives another answer" };
+/** A reader that writes sentences cannot give a short answer to the letter: then it is looked for in what it writes. */
+function textMarks(answer: Answer, bar: number): Mark[] {
+  const readers = TEXT.map((name) => answer.controls[name] as Answer | undefined).filter((found) => made<Answer>(found));
+  if (readers.length === 0) return [];
+  if (readers.some((reader) => (reader.same_as_real ?? 0) >= bar)) return [SAME_TEXT];
+  const written = readers.flatMap((reader) => (reader.samples.length > 0 ? reader.samples : [reader.text]));
+  if (written.some((text) => within(answer.text, text))) return [{ tone: "bad", text: "the text reader's words hold this answer" }];
+  if (written.every(long)) return [{ tone: "open", text: "the text reader's answers are too long to be compared" }];
+  return [OTHER_TEXT];
+}
+
+const SAME_TEXT: Mark = { tone: "bad", text: "the text alone gives the same answer" };
+const OTHER_TEXT: Mark = { tone: "open", text: "the text alone gives another answer" };
+
+/** Whether some words stand in a text, as words. */
+function within(words: string, text: string): boolean {
+  const plain = (raw: string) => ` ${raw.toLowerCase().match(/[\p{L}\p{N}]+/gu)?.join(" ") ?? ""} `;
+  const wanted = plain(words);
+  return wanted.trim() !== "" && plain(text).includes(wanted);
 }
 
 /** What to think of a scored choice. */
@@ -75,7 +97,7 @@ export function scoreMarks(score: Score): Mark[] {
   marks.push(donorMark(score));
   const readers = TEXT.map((name) => score.controls[name] as Score | undefined).filter((found) => made<Score>(found));
   const answering = readers.filter((reader) => reader.mass >= HALF_MASS);
-  if (answering.length > 0) marks.push(textMark(answering.some((reader) => reader.choice === score.choice)));
+  if (answering.length > 0) marks.push(answering.some((reader) => reader.choice === score.choice) ? SAME_TEXT : OTHER_TEXT);
   else if (readers.length > 0) marks.push({ tone: "open", text: "the text reader hardly answers" });
   return marks;
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { conversations } from "../src/examples";
 import { nearest, scaled } from "../src/plot";
+import { joined } from "../src/asking";
 import { beginning, contextOf } from "../src/tokens";
 import { scan, view } from "./made";
 
@@ -43,5 +44,21 @@ describe("a plot", () => {
     }
     expect(nearest([1, 5, 9], 6.9)).toBe(5);
     expect(nearest([], 1)).toBeUndefined();
+  });
+});
+
+describe("a long scan", () => {
+  it("is the same in whatever parts it came", () => {
+    const whole = scan({ positions: [0, 1, 2, 3, 4, 5], tokens: [..."abcdef"], margins: [1, 2, 3, 4, 5, 6], masses: [1, 1, 1, 1, 1, 1], values: [6, 5, 4, 3, 2, 1] });
+    const cut = (from: number, to: number) =>
+      scan({
+        positions: whole.positions.slice(from, to), tokens: whole.tokens.slice(from, to), margins: whole.margins.slice(from, to),
+        masses: whole.masses.slice(from, to), values: whole.values.slice(from, to),
+      });
+    for (const window of [1, 2, 3]) {
+      const back = window - 1;
+      const found = joined(joined(null, cut(0, 3), 0), cut(3 - back, 6), back);
+      expect(found).toEqual({ ...whole, read_text: null });
+    }
   });
 });

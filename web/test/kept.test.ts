@@ -4,7 +4,7 @@ import { markdown } from "../src/rows";
 import { answer, scan, score, view } from "./made";
 
 const results = [answer({ controls: { none: answer(), "text-all": { available: false, reason: "no text" } } }), score(), scan()];
-const entry: Entry = { id: "1", at: "2026-01-01T00:00:00.000Z", view, results, from: ["base", "base", "x minus base"] };
+const entry: Entry = { id: "1", at: "2026-01-01T00:00:00.000Z", view, results, from: ["base", "base", "x minus base"], ended: false };
 const with_ = (change: (entry: any) => void) => {
   const copy = structuredClone(entry);
   change(copy);
@@ -43,6 +43,7 @@ describe("a history", () => {
     expect(told).toContain("| 4 | bake | +2.00 | 1.00 |");
     expect(told).toContain("- warning: off contract");
     expect(told).toContain("read from x minus base");
+    expect(markdown([{ ...entry, ended: true }])).toContain("- ended before all of its controls were run");
   });
 
   it("says what a scan's values are", () => {

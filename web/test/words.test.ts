@@ -3,7 +3,7 @@ import { answerMarks, scoreMarks, signed } from "../src/words";
 import type { Answer } from "../src/types";
 import { answer, score } from "./made";
 
-const same = (share: number) => answer({ same_as_real: share });
+const same = (share: number) => answer({ same_as_real: share, text: share >= 0.5 ? "cooking" : "home" });
 const said = (marks: { text: string }[]) => marks.map((mark) => mark.text);
 const missing = { available: false as const, reason: "a difference has no text" };
 const beside = (controls: Answer["controls"], parts: Partial<Answer> = {}) =>
@@ -25,14 +25,14 @@ describe("what controls say of an answer", () => {
   });
 
   it("does not call an answer its own that a control gives as often as the oracle", () => {
-    const sampled = { samples: ["a", "b", "c", "d", "e"], agreement: 0.4 };
+    const sampled = { samples: ["a", "b", "c", "d", "e"], agreement: 0.4, groups: [{ text: "a", count: 2 }] };
     expect(beside({ none: same(0.4), shuffled: same(0) }, sampled)).toContain("does not change with the activations");
     expect(beside({ none: same(0.1), shuffled: same(0.1) }, sampled)).toContain("changes with the activations");
   });
 
   it("claims nothing of an answer that is too long to be given twice", () => {
     const long = { text: "write a recipe inspired by fresh bread" };
-    expect(beside({ none: same(0), shuffled: same(0) }, long)).toEqual(["too long to be compared with its controls"]);
+    expect(beside({ none: same(0), shuffled: same(0) }, long)).toEqual(["too long to be compared, with its controls or with itself"]);
   });
 
   it("names the text wherever one of its readers gives the answer", () => {
@@ -42,11 +42,24 @@ describe("what controls say of an answer", () => {
     expect(beside({})).toEqual([]);
   });
 
+  it("looks for the answer in what a reader writes that does not answer in a word", () => {
+    const reads = (text: string) => beside({ "text-all": answer({ text, same_as_real: 0 }) });
+    expect(reads("The sentence is about cooking and about bread.")).toEqual(["the text reader's words hold this answer"]);
+    expect(reads("The sentence is about precooking of some sort.")).toEqual(["the text reader's answers are too long to be compared"]);
+    expect(reads("bread")).toEqual(["the text alone gives another answer"]);
+  });
+
   it("says whether samples agree", () => {
-    const sampled = (agreement: number | null) => said(answerMarks(answer({ samples: ["a", "b"], agreement })));
-    expect(sampled(0.6)).toEqual(["answers agree (60%)"]);
-    expect(sampled(0.2)).toEqual(["answers disagree (20% agree)"]);
-    expect(sampled(null)).toEqual(["samples too long to be compared"]);
+    const sampled = (agreement: number | null, count: number) =>
+      said(answerMarks(answer({ samples: ["a", "b", "c", "d", "e"], agreement, groups: [{ text: "a", count }] })));
+    expect(sampled(0.6, 3)).toEqual(["answers agree (60%)"]);
+    expect(sampled(0.4, 2)).toEqual(["answers disagree (40% agree)"]);
+    expect(sampled(null, 1)).toEqual(["too long to be compared, with its controls or with itself"]);
+  });
+
+  it("is silent of the controls where no two samples agree", () => {
+    const once = { samples: ["a", "b"], agreement: 0.5, groups: [{ text: "a", count: 1 }] };
+    expect(beside({ none: same(0), shuffled: same(0) }, once)).toEqual(["no two samples agree"]);
   });
 });
 

@@ -44,7 +44,7 @@ def serve(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or auto.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve oracles over HTTP: /v1/openapi.json says what may be asked.
+    """Serve oracles: a page for a browser at /, and over HTTP what /v1/openapi.json says.
 
     Without tokens only programs on this machine get in. One line of each request goes to stderr.
 
@@ -77,7 +77,8 @@ def serve(
         if as_json:
             served = {"model": lm.name, "targets": list(targets), "oracles": list(oracles)}
             write_json({"url": url, **served, "tokens": len(callers.digests)})
-        who = f"{len(callers.digests)} callers" if callers.digests else "this machine's own callers"
+        count = len(callers.digests)
+        who = f"{count} caller{'s' if count > 1 else ''}" if count else "this machine's own callers"
         read = ", ".join([lm.name, *list(targets)[1:]])
         say(f"{', '.join(oracles) or 'no oracle'} on {read}: {url}, for {who}; Ctrl-C stops it")
         _log_requests()
