@@ -90,10 +90,12 @@ def test_finished_rows_leave_and_the_others_go_on(decoding: LanguageModel) -> No
     stop = free[1][2]
     with end_tokens(lm, [stop]):
         expected = [naive_greedy(lm, prompt, 7)[0] for prompt in prompts]
-        running: list[int] = []
-        found = decode(lm, left_pad(prompts, lm.pad_id), Sampling(max_new_tokens=7), step=running.append)
+        seen: list[list[list[int]]] = []
+        batch, sampling = left_pad(prompts, lm.pad_id), Sampling(max_new_tokens=7)
+        found = decode(lm, batch, sampling, told=lambda texts: seen.append([list(text) for text in texts]))
     assert [row[0] for row in found] == expected
-    assert running[0] >= running[-1] and len(expected[1]) <= 3
+    assert seen == [[text[: i + 1] for text in expected] for i in range(max(map(len, expected)))]
+    assert len(expected[1]) <= 3
 
 
 @contextmanager
