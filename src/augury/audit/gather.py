@@ -172,9 +172,9 @@ class Gatherer:
             again += self.kept(f"{AGAIN}-{END}", part, lambda part=part, own=contexts: self._again(own, part))[
                 "margins"
             ]
-            plain += self.kept(
-                f"{AGAIN}-plain-{END}", part, lambda part=part, own=contexts: self._again(own, part, BASE)
-            )["margins"]
+            plain += self.kept(f"{BASE}-{END}", part, lambda part=part, own=contexts: self._again(own, part, BASE))[
+                "margins"
+            ]
         return arrayed(again), arrayed(plain)
 
     def _again(self, contexts: Sequence[Context], part: int, reader: str = AGAIN) -> Block:

@@ -88,7 +88,7 @@ class Costs:
 def costs_of(audit: Audit, lm: LanguageModel, layers: Sequence[int]) -> Costs:
     """What an audit takes, at most: positions below the noise are not asked, and a prompt may be shorter."""
     prompts, models = len(audit.prompts), len(audit.subjects)
-    readings = prompts * (len(READS) * models + 2 + models + 2)
+    readings = prompts * (len(READS) * models + 2 + models + 1)
     planted = audit.planted * len(STRENGTHS) * 6 * prompts
     mapped = len(mapped_layers(lm.n_layers, layers))
     rows = prompts * 28

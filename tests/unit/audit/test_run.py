@@ -270,6 +270,18 @@ def test_every_read_of_every_fine_tune_was_asked(finished):
     assert finished.report["costs"]["rows"] > len(CONCEPTS) * len(PROMPTS) * 6 * 6
 
 
+def test_the_base_is_captured_twice_on_prompts_and_answers_and_says_the_same_both_times(finished):
+    there = {path.name for path in (finished.folder / "captures").iterdir()}
+    assert {f"base-again-on-{whose}-002.safetensors" for whose in ("prompts", "target")} <= there
+    for part in range(3):
+        one, other = (
+            json.loads((finished.folder / "asks" / f"{name}-end-{part:05d}.json").read_text())["margins"]
+            for name in ("base", "base-again")
+        )
+        assert np.allclose(one, other, atol=1e-3)
+    assert 0 <= finished.report["contrast"]["base against base"] < 1e-3
+
+
 def test_every_position_of_a_place_is_asked_or_counted_as_left_out(zoo, finished):
     for place, most in (("first", 10), ("end", 8)):
         found = finished.report["positions"]["target"][place]
