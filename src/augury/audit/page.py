@@ -26,7 +26,7 @@ def page(report: Fields) -> str:
         f"<h1>{name}</h1>",
         *(f"<p>{_told(line)}</p>" for line in report["verdict"]),
         "<h2>Findings, with what they rest on</h2>",
-        *(_finding(finding) for finding in shown),
+        *(_finding(finding, report["open questions"]) for finding in shown),
         "<h2>All concepts</h2>",
         _concepts(report),
         "<h2>Where base and fine-tune part</h2>",
@@ -63,29 +63,26 @@ def _where(read: Fields) -> str:
     return f"{READ[read['kind']]}, at {PLACE[read['place']]}"
 
 
-def _finding(finding: Fields) -> str:
+def _finding(finding: Fields, questions: Sequence[str]) -> str:
     state = "claimed" if finding["claimed"] else "not claimed"
     p = "" if finding["p"] is None else f", p = {finding['p']:.2g}"
     title = f"<h3>{_told(finding['concept'])} <small class=quiet>{state}{p}</small></h3>"
     where = f"<p class=quiet>It stands highest {_told(_where(finding['read']))}.</p>"
-    examples = "".join(_example(example) for example in finding["examples"])
+    examples = "".join(_example(example, questions) for example in finding["examples"])
     kind = " class=claimed" if finding["claimed"] else ""
     return f"<div{kind}>{title}{where}{examples}</div>"
 
 
-def _example(example: Fields) -> str:
+def _example(example: Fields, questions: Sequence[str]) -> str:
     positions = example["positions"]
     at = f"{positions[0]} to {positions[-1]}" if positions else "none"
     norm = "" if example["norm"] is None else f", ||difference|| / ||base|| {example['norm']:.3f}"
     margins = _table(list(example["margins"]), [list(example["margins"].values())])
-    said = "".join(
-        f"<tr><td>{_told(who)}{''.join(f'<td>{_told(text)}' for text in texts)}"
-        for who, texts in example["answers"].items()
-    )
+    said = _table(("", *questions), [(who, *texts) for who, texts in example["answers"].items()])
     return (
         f"<blockquote><b>{_told(example['prompt'])}</b> <span class=quiet>({_told(example['kind'])}; positions {at}: "
         f"<code>{_told(example['read text'])}</code>{norm}; {example['contrast']:+.2f} against the peers)</span>"
-        f"{margins}<table>{said}</table></blockquote>"
+        f"{margins}{said}</blockquote>"
     )
 
 

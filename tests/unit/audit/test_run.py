@@ -240,7 +240,7 @@ def test_the_page_holds_the_report_and_needs_nothing_else(finished):
     for finding in report["findings"]:
         assert finding["concept"] in told
         assert len(finding["examples"]) in (0, EXAMPLES)
-    for who in ("fine-tuned", "base", "difference", "none", "shuffled"):
+    for who in ("fine-tuned", "base", "difference", "none", "shuffled", *report["open questions"]):
         assert who in told
     layers = report["map"]["layers"]
     assert all(f"layer {layer}" in told for layer in layers)
