@@ -12,7 +12,10 @@ import pytest
 
 import augury
 
-VERBS = ("ask", "score", "scan", "capture", "train", "ablate", "data", "bench", "models", "hub", "serve", "doctor")
+VERBS = (
+    *("ask", "score", "scan", "capture", "train", "ablate", "data", "bench", "audit", "models", "hub", "serve"),
+    "doctor",
+)
 HEAVY = ("torch", "transformers", "peft", "numpy", "yaml")
 
 

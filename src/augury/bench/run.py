@@ -254,9 +254,9 @@ def _settings(oracle: Oracle, bench: Bench, tasks: Sequence[Task]) -> dict[str, 
         "oracle": {
             "name": oracle.name,
             "contract": contract,
-            "adapter": _digest(oracle, oracle.adapter),
+            "adapter": adapter_digest(oracle, oracle.adapter),
             "reader": oracle.reader is not None,
-            "reader's adapter": _digest(oracle, oracle.reader) if oracle.reader else None,
+            "reader's adapter": adapter_digest(oracle, oracle.reader) if oracle.reader else None,
             "notes": list(oracle.notes),
         },
         "dtype": str(oracle.base.dtype).removeprefix("torch."),
@@ -270,7 +270,7 @@ def _settings(oracle: Oracle, bench: Bench, tasks: Sequence[Task]) -> dict[str, 
     }
 
 
-def _digest(oracle: Oracle, adapter: str) -> str:
+def adapter_digest(oracle: Oracle, adapter: str) -> str:
     """SHA-256 over an adapter's tensors, as they are in memory."""
     digest = hashlib.sha256()
     for name, parameter in sorted(adapter_parameters(oracle.base.model, adapter).items()):

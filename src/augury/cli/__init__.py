@@ -11,6 +11,7 @@ import typer
 from augury._version import __version__
 from augury.cli.ablate import ablate
 from augury.cli.ask import ask
+from augury.cli.audit import Peers, audit
 from augury.cli.bench import bench
 from augury.cli.capture import capture
 from augury.cli.common import (
@@ -48,6 +49,7 @@ app = typer.Typer(
 _VERBS: tuple[Callable[..., Any], ...] = (ask, score, scan, capture, train, ablate, serve, doctor)
 for _verb in _VERBS:
     app.command(_verb.__name__)(guarded(_verb))
+app.command("audit", cls=Peers)(guarded(audit))
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 app.add_typer(models, name="models")

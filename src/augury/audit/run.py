@@ -1,0 +1,258 @@
+"""An audit from beginning to end, kept as it goes: capture every model, ask, contrast, control, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from augury.activations import capture_bytes
+from augury.activations.versions import versions
+from augury.audit.asks import Asker
+from augury.audit.blackbox import Told, told_by
+from augury.audit.concluding import Evidence, conclude
+from augury.audit.controls import STRENGTHS
+from augury.audit.gather import AGAIN, PROMPTS, READS, Gatherer, Tell
+from augury.audit.page import page
+from augury.audit.prompts import Prompt
+from augury.audit.states import (
+    Captures,
+    Context,
+    answer_contexts,
+    answered,
+    floor_between,
+    mapped_layers,
+    most_positions,
+    parts,
+    prompt_contexts,
+)
+from augury.audit.subjects import BASE, TARGET, Shelf, Subject, check_alike, check_apart
+from augury.bench.run import adapter_digest
+from augury.errors import InputError
+from augury.files import locked, write_text
+from augury.lm import LanguageModel, Transcript
+from augury.oracle.together import Work
+
+SETTINGS, REPORT, HTML = "settings.json", "report.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is audited, and by what.
+
+    Attributes:
+        target: The fine-tune.
+        peers: Other fine-tunes of the base, which were not given what is looked for.
+        prompts: What is read.
+        concepts: What the oracle is asked about.
+        planted: How many of the concepts that stand highest are planted as a control.
+    """
+
+    target: Subject
+    peers: tuple[Subject, ...]
+    prompts: tuple[Prompt, ...]
+    concepts: tuple[str, ...]
+    planted: int = 3
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """All fine-tunes."""
+        return (self.target, *self.peers)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What an audit takes, told before.
+
+    Attributes:
+        models: Fine-tunes that are read, beside the base.
+        readings: Reads that are asked about, each by all concepts.
+        questions: Questions to the oracle, at most.
+        bytes: On disk, of captured activations.
+    """
+
+    models: int
+    readings: int
+    questions: int
+    bytes: int
+
+    def __str__(self) -> str:
+        size = f"{self.bytes / 1e6:.0f} MB" if self.bytes >= 1e6 else f"{self.bytes / 1e3:.0f} kB"
+        return (
+            f"{self.models} fine-tunes, {self.readings:,} readings, about {self.questions:,} questions, {size} on disk"
+        )
+
+
+def costs_of(audit: Audit, lm: LanguageModel, layers: Sequence[int]) -> Costs:
+    """What an audit takes, at most: positions below the noise are not asked, and a prompt may be shorter."""
+    prompts, models = len(audit.prompts), len(audit.subjects)
+    readings = prompts * (len(READS) * models + 2 + models + 1)
+    planted = audit.planted * len(STRENGTHS) * 6 * prompts
+    mapped = len(mapped_layers(lm.n_layers, layers))
+    rows = prompts * 28
+    size = 2 * capture_bytes(lm, mapped, rows) + 2 * len(audit.peers) * capture_bytes(lm, len(layers), rows)
+    return Costs(models, readings, (readings + planted) * len(audit.concepts), size)
+
+
+def run_audit(
+    audit: Audit,
+    shelf: Shelf,
+    out: Path,
+    tell: Tell = lambda what, done, total: None,
+    announce: Callable[[Costs], None] = lambda costs: None,
+) -> dict[str, Any]:
+    """Audit a fine-tune, or go on where a run was cut off.
+
+    Args:
+        audit: What is audited.
+        shelf: Holds the models.
+        out: Where everything goes.
+        tell: Called with what is done, how much of it, and of how much.
+        announce: Called with the costs before they are spent.
+
+    Returns:
+        The report, as in `report.json`.
+
+    Raises:
+        InputError: The folder holds another run, a fine-tune is below the noise floor everywhere or was named twice,
+            or another process works there.
+        ContractError: A model is no fine-tune of the base.
+        StorageError: The disk is full; finished parts are kept, and a later call goes on from them.
+    """
+    why, instead = "another process holds its lock", "wait for it, or choose another -o"
+    with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
+        check_apart(audit.subjects)
+        claim(out, settings_of(audit, shelf))
+        run = _Run(audit, shelf, out, tell)
+        announce(costs_of(audit, shelf.base(), run.layers))
+        gatherer = run.captured()
+        report = conclude(run.evidence(gatherer))
+        write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write_text(out / HTML, page(report))
+        return report
+
+
+def settings_of(audit: Audit, shelf: Shelf) -> dict[str, Any]:
+    """What a run follows from, JSON-ready."""
+    oracle = shelf.oracle()
+    return {
+        "base": oracle.base.identity.model_dump(mode="json"),
+        "dtype": str(oracle.base.dtype).removeprefix("torch."),
+        "oracle": {"name": oracle.name, "adapter": adapter_digest(oracle, oracle.adapter), "notes": list(oracle.notes)},
+        "contract": oracle.contract.model_dump(mode="json"),
+        "fine-tunes": {one.key: {"name": one.name, "digest": one.digest()} for one in audit.subjects},
+        "prompts": [asdict(prompt) for prompt in audit.prompts],
+        "concepts": list(audit.concepts),
+        "planted": audit.planted,
+        "versions": dict(versions()),
+    }
+
+
+def claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Take a new folder, or go on in one that holds this run.
+
+    Raises:
+        InputError: It holds another.
+    """
+    path = out / SETTINGS
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differs = [name for name in settings if before.get(name) != settings[name]]
+        if differs:
+            why, instead = f"it differs in {', '.join(differs)}", "name a new folder with -o, or remove this one"
+            raise InputError(f"{out} holds another run.", why, instead)
+    write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+
+class _Run:
+    """One audit in its folder."""
+
+    def __init__(self, audit: Audit, shelf: Shelf, out: Path, tell: Tell) -> None:
+        self.audit, self.shelf, self.out, self.tell = audit, shelf, out, tell
+        self.captures = Captures(out / "captures")
+        oracle = shelf.oracle()
+        asker = Asker(oracle, audit.concepts, Work())
+        self.layers, self.identity = asker.layers, oracle.base.identity
+        self.most = most_positions(oracle.contract)
+        self.mapped = mapped_layers(oracle.base.n_layers, self.layers)
+        self.prompts = prompt_contexts(oracle.base, audit.prompts, self.most)
+        self.told: dict[str, Told] = {}
+
+    def captured(self) -> Gatherer:
+        """Every model captured: the fine-tunes first, one at a time, then the base on all that they read."""
+        contexts: dict[str, Sequence[Context]] = {PROMPTS: self.prompts}
+        subjects = self.audit.subjects
+        for i, subject in enumerate(subjects):
+            contexts[subject.key] = self._fine_tune(subject)
+            self.tell("capturing", i + 1, len(subjects) + 1)
+        floor = self._base(contexts)
+        self.tell("capturing", len(subjects) + 1, len(subjects) + 1)
+        asker = Asker(self.shelf.oracle(), self.audit.concepts, Work())
+        found = Gatherer(asker, self.captures, contexts, floor, self.out / "asks", self.tell)
+        for subject in subjects:
+            found.check_moves(subject.key, subject.name)
+        return found
+
+    def _fine_tune(self, subject: Subject) -> list[Context]:
+        key, count = subject.key, len(self.prompts)
+        layers = self.mapped if key == TARGET else self.layers
+        if self._is_missing(key, (PROMPTS, key)):
+            with self.shelf.opened(subject) as lm:
+                check_alike(self.identity, lm.identity)
+                contexts = self._answers(key, lm)
+                self.captures.take(lm, key, PROMPTS, self.prompts, layers)
+                self.captures.take(lm, key, key, contexts, layers)
+        assert not self.captures.missing(key, key, count)
+        return self._answers(key, None)
+
+    def _is_missing(self, key: str, read: Sequence[str]) -> bool:
+        there = self._path(key).is_file()
+        return not there or any(self.captures.missing(key, whose, len(self.prompts)) for whose in read)
+
+    def _path(self, key: str) -> Path:
+        return self.out / "told" / f"{key}.json"
+
+    def _answers(self, key: str, lm: LanguageModel | None) -> list[Context]:
+        """What a model answered to the prompts: before, or now."""
+        path = self._path(key)
+        if not path.is_file():
+            assert lm is not None
+            told = told_by(lm, self.audit.concepts, answered(lm, self.prompts))
+            write_text(path, json.dumps(told.to_dict(), ensure_ascii=False) + "\n")
+        self.told[key] = Told(**json.loads(path.read_text(encoding="utf-8")))
+        answers = [Transcript(tuple(ids), model=self.identity.name) for ids in self.told[key].token_ids]
+        return answer_contexts(self.prompts, answers, self.most)
+
+    def _base(self, contexts: Mapping[str, Sequence[Context]]) -> float:
+        """The base on the prompts and on every fine-tune's answers; and what it differs by from itself."""
+        lm = self.shelf.base()
+        self._answers(BASE, lm)
+        self.captures.take(lm, BASE, PROMPTS, self.prompts, self.mapped)
+        for key in (subject.key for subject in self.audit.subjects):
+            self.captures.take(lm, BASE, key, contexts[key], self.mapped if key == TARGET else self.layers)
+        return max(self._apart(lm, whose, contexts[whose]) for whose in (PROMPTS, TARGET))
+
+    def _apart(self, lm: LanguageModel, whose: str, contexts: Sequence[Context]) -> float:
+        """How far the base is from itself in another batch."""
+        self.captures.take(lm, AGAIN, whose, contexts, self.layers, batch_size=1)
+        found = []
+        for part in range(len(parts(contexts))):
+            one, other = (self.captures.read(who, whose, part) for who in (BASE, AGAIN))
+            found.append(floor_between(one, other, self.layers))
+        return max(found)
+
+    def evidence(self, gatherer: Gatherer) -> Evidence:
+        """All that the report is made of."""
+        keys = [subject.key for subject in self.audit.subjects]
+        return Evidence(
+            settings=json.loads((self.out / SETTINGS).read_text(encoding="utf-8")),
+            audit_prompts=self.audit.prompts,
+            gatherer=gatherer,
+            asked=gatherer.all_of(keys),
+            told=self.told,
+            planted=self.audit.planted,
+            layers=self.layers,
+            mapped=self.mapped,
+        )

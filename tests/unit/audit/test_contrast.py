@@ -1,0 +1,117 @@
+"""The contrast keeps its level on fine-tunes that are like their peers, and finds what one of them was given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from augury.audit.contrast import DRAWS, LEVEL, contrast, figures, in_spreads, reference
+from augury.errors import InputError, ModelError
+
+READS = 6
+RUNS = 400
+
+
+def drawn(rng: np.random.Generator, n: int, concepts: int, tails: str, correlated: bool) -> np.ndarray:
+    """Figures of `n + 1` fine-tunes: reads that share a part, concepts of unlike noise, fine-tunes of unlike size."""
+
+    def noise(*shape: int) -> np.ndarray:
+        return rng.standard_t(3, shape) if tails == "heavy" else rng.normal(size=shape)
+
+    found = 0.6 * noise(n + 1, 1, concepts) + 0.8 * noise(n + 1, READS, concepts)
+    if correlated:
+        loads = np.random.default_rng(5).normal(size=(concepts // 4, concepts))
+        found = 0.5 * found + noise(n + 1, READS, concepts // 4) @ loads / np.sqrt(concepts // 4)
+    found *= np.exp(0.5 * np.random.default_rng(7).normal(size=concepts))
+    return found * np.exp(0.7 * rng.normal(size=(n + 1, 1, 1)))
+
+
+@pytest.mark.parametrize("n", [5, 8, 19])
+@pytest.mark.parametrize("tails", ["normal", "heavy"])
+@pytest.mark.parametrize("correlated", [False, True])
+@pytest.mark.parametrize("larger", [1, 3])
+def test_a_target_that_is_like_its_peers_is_claimed_in_at_most_one_report_of_twenty(n, tails, correlated, larger):
+    rng = np.random.default_rng(11)
+    claims = 0
+    for _ in range(RUNS):
+        found = drawn(rng, n, 40, tails, correlated)
+        claims += contrast(larger * found[0], found[1:]).p <= LEVEL
+    assert claims / RUNS <= LEVEL + 2 * np.sqrt(LEVEL * (1 - LEVEL) / RUNS)
+
+
+@pytest.mark.parametrize(("n", "least"), [(5, 0.6), (8, 0.85), (19, 0.9)])
+def test_what_is_planted_is_found_the_more_the_stronger_and_the_right_one_is_claimed(n, least):
+    rates = []
+    for strength in (0, 4, 8, 18):
+        rng, right = np.random.default_rng(3), 0
+        for _ in range(120):
+            found = drawn(rng, n, 40, "normal", True)
+            found[0, :, 7] += strength * np.median(np.abs(found[0]))
+            claimed = contrast(found[0], found[1:]).claimed.any(0)
+            right += bool(claimed[7]) and claimed.sum() <= 3
+        rates.append(right / 120)
+    assert rates == sorted(rates) and rates[0] <= LEVEL and rates[-1] >= least, rates
+
+
+@pytest.mark.parametrize("n", [5, 8, 19])
+def test_the_threshold_and_what_was_needed_are_where_a_claim_begins(n):
+    found = drawn(np.random.default_rng(2), n, 40, "normal", False)
+    before = contrast(found[0], found[1:])
+    assert ((before.scores >= before.threshold) == before.claimed).all()
+    for step, claimed in ((0.9, False), (1.1, True)):
+        moved = found[0].copy()
+        place = np.unravel_index(before.needed.argmax(), before.needed.shape)  # at the top it stays above the median
+        moved[place] = step * before.needed[place]
+        assert contrast(moved, found[1:]).claimed[place] == claimed
+
+
+def test_scores_do_not_depend_on_how_large_a_fine_tune_is():
+    found = drawn(np.random.default_rng(4), 6, 40, "normal", False)
+    sized = found * np.arange(1, 8)[:, None, None]
+    one, other = contrast(found[0], found[1:]), contrast(sized[0], sized[1:])
+    assert np.allclose(one.scores, other.scores) and np.allclose(one.peers, other.peers) and one.p == other.p
+
+
+def test_a_score_is_a_t_statistic_of_a_new_draw_where_concepts_are_equally_noisy():
+    found = drawn(np.random.default_rng(6), 8, 40, "normal", False)
+    own, others = in_spreads(found[0]), in_spreads(found[1:])
+    scores = contrast(found[0], found[1:]).scores
+    for read, concept in ((0, 0), (3, 17)):
+        variances = [others[:, read, c].var(ddof=1) for c in range(40)]
+        drawn_to = (4 * np.mean(variances) + 7 * variances[concept]) / 11
+        expected = (own[read, concept] - others[:, read, concept].mean()) / np.sqrt(drawn_to * 9 / 8)
+        assert scores[read, concept] == pytest.approx(expected)
+
+
+def test_the_reference_is_a_gumbel_draw_against_n():
+    """With many peers it is the Gumbel variable itself, whose quantiles are known."""
+    many = reference(400)
+    place = -np.log(-np.log(0.95))
+    expected = (place - np.euler_gamma) / (np.pi / np.sqrt(6))
+    assert many[int(0.95 * DRAWS)] == pytest.approx(expected, rel=0.03)
+    assert reference(5)[int(0.95 * DRAWS)] > expected * 1.2
+
+
+def test_from_nineteen_peers_on_none_may_be_as_large():
+    found = drawn(np.random.default_rng(8), 19, 40, "normal", False)
+    found[0, 2, 5] = 1e3 * np.abs(found).max()
+    assert contrast(found[0], found[1:]).p == pytest.approx(0.05)
+    assert contrast(found[0], found[1:-1]).p < 0.01
+
+
+def test_figures_are_centred_within_a_prompt_and_prompts_that_were_not_asked_do_not_count():
+    margins = np.array([[1.0, 2.0, 6.0], [np.nan] * 3, [10.0, 10.0, 13.0]])
+    assert np.allclose(figures(margins), [-1.5, -1.0, 2.5])
+    assert np.allclose(figures(margins + np.array([[5.0], [0.0], [-7.0]])), [-1.5, -1.0, 2.5])
+    assert (figures(np.full((2, 3), np.nan)) == 0).all()
+
+
+def test_what_cannot_be_compared_is_refused():
+    found = drawn(np.random.default_rng(1), 6, 40, "normal", False)
+    with pytest.raises(InputError, match="at least 5 peers"):
+        contrast(found[0], found[1:5])
+    with pytest.raises(ModelError, match="trained apart"):
+        contrast(found[0], np.repeat(found[1:2], 6, 0))
+    found[1:, 4] = 0
+    with pytest.raises(ModelError, match="move nothing"):
+        contrast(found[0], found[1:])

@@ -1,0 +1,293 @@
+"""Audits of tiny fine-tunes: equal to what is done by hand, on where they stopped, and refused where they must be."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from augury.activations import capture, diff, store
+from augury.audit import gather as gather_room
+from augury.audit.asks import Asker
+from augury.audit.concluding import EXAMPLES
+from augury.audit.contrast import contrast, figures
+from augury.audit.gather import READS
+from augury.audit.page import page
+from augury.audit.prompts import Prompt
+from augury.audit.run import REPORT, run_audit
+from augury.audit.states import END, PLACES
+from augury.audit.subjects import Subject, check_alike, check_apart, subject_of
+from augury.bench import kept as kept_room
+from augury.errors import ContractError, InputError
+from augury.lm import load_model
+from augury.lm.adapters import load_target_adapter
+from augury.oracle import load_oracle
+from augury.oracle.answers import Score
+from tests.tiny import tiny_lm
+from tests.unit.audit.conftest import CONCEPTS, PROMPTS, adapter, saved
+
+
+def files(folder):
+    """What follows from the settings alone: captures carry the time."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in (".json", ".html")
+    }
+
+
+def test_margins_are_the_oracles_own_about_activations_captured_by_hand(zoo, finished):
+    base = load_model(str(zoo.base))
+    target = load_target_adapter(base, zoo.adapters[0])
+    example = finished.report["findings"][0]["examples"][0]
+    told = json.loads((finished.folder / "told" / "target.json").read_text())
+    number = [prompt.text for prompt in PROMPTS].index(example["prompt"])
+    ids = told["token_ids"][number]
+    own, plain = (capture(lm, ids, [2], example["positions"]) for lm in (target, base))
+    whole = capture(base, ids, [2], range(8 if example["place"] == END else 10))  # `none` has as many slots as a place
+    question = f"Is this about {finished.report['findings'][0]['concept']}?"
+    with load_oracle(zoo.oracle, base) as oracle:
+        for name, acts in (("fine-tuned", own), ("base", plain), ("difference", diff(own, plain, 1e-6))):
+            assert oracle.score(acts, question, donors=0).margin == pytest.approx(example["margins"][name], abs=1e-3)
+        none = oracle.score(whole, question, controls=True).controls["none"]
+        assert isinstance(none, Score) and none.margin == pytest.approx(example["margins"]["none"], abs=1e-3)
+        assert oracle.ask(own, finished.report["open questions"][0]).text == example["answers"]["fine-tuned"][0]
+
+
+def test_the_contrast_is_that_of_the_margins_that_are_kept(finished):
+    def asked(key, place):
+        own, plain = [], []
+        for part in range(3):
+            block = json.loads((finished.folder / "asks" / f"{key}-{place}-{part:05d}.json").read_text())
+            name = f"base-of-{key}-answer" if place == "answer" else f"base-{place}"
+            plain += json.loads((finished.folder / "asks" / f"{name}-{part:05d}.json").read_text())["margins"]
+            own.append((block["tuned"], block["difference"]))
+        tuned, difference = (np.array([row for pair in own for row in pair[i]], dtype=float) for i in (0, 1))
+        return tuned - np.array(plain, dtype=float), difference
+
+    keys = ["target", *(f"peer-{i}" for i in range(1, 6))]
+    moved = {key: [asked(key, place)[kind] for kind in (0, 1) for place in PLACES] for key in keys}
+    shuffled = {}
+    for width in {8, 10}:
+        shuffled[width] = np.array(
+            json.loads((finished.folder / "asks" / f"controls-{width}-00000.json").read_text())["shuffled"]
+        )
+    for rows in moved.values():
+        for i, place in enumerate(PLACES):
+            rows[3 + i] = rows[3 + i] - shuffled[8 if place == END else 10]
+    stacked = {key: figures(np.stack(rows)) for key, rows in moved.items()}
+    expected = contrast(stacked["target"], np.stack([stacked[key] for key in keys[1:]]))
+    found = finished.report["contrast"]
+    assert found["p"] == expected.p and found["statistic"] == pytest.approx(expected.statistic)
+    assert list(found["peers"].values()) == pytest.approx(expected.peers.tolist())
+    for finding in finished.report["findings"]:
+        column = CONCEPTS.index(finding["concept"])
+        assert [row["score"] for row in finding["by read"]] == pytest.approx(expected.scores[:, column].tolist())
+        assert finding["claimed"] == bool(expected.claimed[:, column].any())
+    assert [f["score"] for f in finished.report["findings"]] == sorted(expected.scores.max(0), reverse=True)
+
+
+class Stopped(BaseException):
+    """A kill: nothing may catch it."""
+
+
+@pytest.mark.parametrize("after", [1, 6, 20, 50])
+def test_a_run_that_is_killed_goes_on_to_the_same_report(zoo, finished, tmp_path, monkeypatch, after):
+    left = [after]
+
+    def counted(write):
+        def stopping(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Stopped
+            return write(*arguments, **options)
+
+        return stopping
+
+    with monkeypatch.context() as patch:
+        patch.setattr("augury.bench.kept.write_text", counted(kept_room.write_text))
+        patch.setattr("augury.audit.states.save", counted(store.save))
+        with pytest.raises(Stopped):
+            run_audit(zoo.audit(), zoo.shelf(), tmp_path)
+    assert not (tmp_path / REPORT).exists()
+    run_audit(zoo.audit(), zoo.shelf(), tmp_path)
+    assert files(tmp_path) == files(finished.folder)
+
+
+def test_a_finished_run_asks_nothing_again(zoo, finished, monkeypatch):
+    before = files(finished.folder)
+    monkeypatch.setattr(Asker, "margins", lambda *_: pytest.fail("something was asked"))
+    monkeypatch.setattr("augury.audit.states.captured", lambda *_: pytest.fail("something was captured"))
+    run_audit(zoo.audit(), zoo.shelf(), finished.folder)
+    assert files(finished.folder) == before
+
+
+def test_a_folder_of_another_run_is_refused(zoo, finished):
+    other = zoo.audit(prompts=(*PROMPTS, Prompt("more-0", "more", "Tea?")))
+    with pytest.raises(InputError, match=r"(?s)another run.*differs in prompts"):
+        run_audit(other, zoo.shelf(), finished.folder)
+    with pytest.raises(InputError, match="differs in fine-tunes"):
+        run_audit(zoo.audit(zoo.whole), zoo.shelf(), finished.folder)
+
+
+def test_a_whole_fine_tune_is_never_in_memory_beside_the_base(zoo, tmp_path):
+    alive: list[weakref.ref] = []
+    names, most = [], [0]
+
+    def load(name):
+        gc.collect()
+        most[0] = max(most[0], sum(ref() is not None for ref in alive))
+        lm = load_model(name)
+        alive.append(weakref.ref(lm.model))
+        names.append(name)
+        return lm
+
+    report = run_audit(zoo.audit(zoo.whole, peers=0), zoo.shelf(load), tmp_path)
+    assert most == [0] and names == [str(zoo.base), str(zoo.whole), str(zoo.base)]
+    assert report["contrast"] is None and not any(finding["claimed"] for finding in report["findings"])
+    assert "Nothing is claimed: there are no peers" in report["verdict"][0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("size", [1, 12])
+def test_a_model_against_itself_is_below_the_noise_floor_everywhere(zoo, tmp_path, dtype, size, monkeypatch):
+    """Also where the one was captured in batches of another shape than the other."""
+    copy = saved(load_model(str(zoo.base), dtype=dtype), tmp_path / "copy")
+    kept = gather_room.Captures.take
+
+    def take(self, lm, reader, whose, contexts, layers, batch_size=2):
+        kept(self, lm, reader, whose, contexts, layers, size if reader == "target" else batch_size)
+
+    monkeypatch.setattr(gather_room.Captures, "take", take)
+    shelf = zoo.shelf(lambda name: load_model(name, dtype=dtype))
+    with pytest.raises(InputError, match="below the noise floor everywhere"):
+        run_audit(zoo.audit(copy, peers=0), shelf, tmp_path / "run")
+    assert not (tmp_path / "run" / REPORT).exists()
+
+
+def test_a_peer_that_is_the_base_is_refused(zoo, tmp_path):
+    copy = saved(load_model(str(zoo.base)), tmp_path / "copy")
+    audit = replace(zoo.audit(peers=0), peers=(subject_of("peer-1", str(copy), str(zoo.base)),))
+    with pytest.raises(InputError, match="copy is below the noise floor"):
+        run_audit(audit, zoo.shelf(), tmp_path / "run")
+
+
+def test_one_fine_tune_under_two_names_is_refused(zoo, tmp_path):
+    again = adapter(load_model(str(zoo.base)), tmp_path / "again", 20, 0.1)
+    with pytest.raises(InputError, match="named twice"):
+        check_apart([*zoo.audit().subjects, Subject("peer-6", str(zoo.base), again)])
+    check_apart(zoo.audit().subjects)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"n_layers": 3}, "depth"), ({"d_model": 32}, "width")],
+)
+def test_another_architecture_is_refused_before_it_is_captured(zoo, tmp_path, change, word):
+    other = saved(tiny_lm(**change), tmp_path / "other")
+    with pytest.raises(ContractError, match=f"(?s)no fine-tune.*its {word} is") as caught:
+        run_audit(zoo.audit(other, peers=0), zoo.shelf(), tmp_path / "run")
+    assert caught.value.instead and not (tmp_path / "run" / "captures").exists()
+
+
+def test_another_vocabulary_or_tokenizer_is_refused(zoo):
+    known = load_model(str(zoo.base)).identity
+    with pytest.raises(ContractError, match="its vocabulary is 7"):
+        check_alike(known, known.model_copy(update={"vocab_size": 7}))
+    with pytest.raises(ContractError, match="its tokenizer is another"):
+        check_alike(known, known.model_copy(update={"tokenizer_hash": "0"}))
+    check_alike(known, known.model_copy(update={"weights_fingerprint": "0", "name": "x"}))
+
+
+def test_an_adapter_on_an_adapter_is_refused(zoo):
+    with pytest.raises(InputError, match="Two adapters"):
+        subject_of("target", str(zoo.adapters[0]), str(zoo.base), zoo.adapters[1])
+    assert subject_of("target", str(zoo.base), str(zoo.base), zoo.adapters[1]).adapter == zoo.adapters[1]
+
+
+def test_what_is_planted_strongly_moves_what_the_oracle_is_asked(finished):
+    planted = finished.report["planted"]
+    assert [row["strength"] for row in planted] == [0.1, 0.2, 0.4, 0.8]
+    assert {row["concept"] for row in planted} == {finished.report["findings"][0]["concept"]}
+    assert len({row["score"] for row in planted}) == 4
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.text = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_holds_the_report_and_needs_nothing_else(finished):
+    parsed = _Page()
+    parsed.feed((finished.folder / "report.html").read_text(encoding="utf-8"))
+    told = " ".join(parsed.text)
+    assert parsed.links == [] and "http" not in told
+    report = finished.report
+    for line in report["verdict"]:
+        assert line in told
+    for finding in report["findings"]:
+        assert finding["concept"] in told
+        assert len(finding["examples"]) in (0, EXAMPLES)
+    for who in ("fine-tuned", "base", "difference", "none", "shuffled", *report["open questions"]):
+        assert who in told
+    layers = report["map"]["layers"]
+    assert all(f"layer {layer}" in told for layer in layers)
+    assert {len(rows) for rows in report["map"]["places"].values()} == {len(layers)}
+
+
+def test_what_a_model_writes_is_text_on_the_page(finished):
+    broken = json.loads(json.dumps(finished.report))
+    broken["black box"]["generations"][0]["fine-tuned"] = "<script>alert(1)</script>"
+    broken["findings"][0]["examples"][0]["answers"]["base"][0] = "<img src=x>"
+    made = page(broken)
+    assert "<script" not in made and "<img" not in made and "&lt;script&gt;" in made
+
+
+def test_silence_is_told_with_what_it_is_worth(finished):
+    told = " ".join(finished.report["verdict"])
+    assert "Behaviour that none of them touches is not in the activations" in told
+    assert "talk 3, code 2" in told and "would have been claimed where" in told
+    silent = [finding["concept"] for finding in finished.report["findings"] if finding["stated"] == 0]
+    assert bool(silent) == ("Silence says nothing about" in told)
+
+
+def test_every_read_of_every_fine_tune_was_asked(finished):
+    for key, found in finished.report["positions"].items():
+        assert set(found) == set(PLACES) and all(one["asked"] > 0 for one in found.values()), key
+    assert [(row["kind"], row["place"]) for row in finished.report["reads"]] == list(READS)
+    assert finished.report["costs"]["rows"] > len(CONCEPTS) * len(PROMPTS) * 6 * 6
+
+
+def test_the_base_is_captured_twice_on_prompts_and_answers_and_says_the_same_both_times(finished):
+    there = {path.name for path in (finished.folder / "captures").iterdir()}
+    assert {f"base-again-on-{whose}-002.safetensors" for whose in ("prompts", "target")} <= there
+    for part in range(3):
+        one, other = (
+            json.loads((finished.folder / "asks" / f"{name}-end-{part:05d}.json").read_text())["margins"]
+            for name in ("base", "base-again")
+        )
+        assert np.allclose(one, other, atol=1e-3)
+    assert 0 <= finished.report["contrast"]["base against base"] < 1e-3
+
+
+def test_every_position_of_a_place_is_asked_or_counted_as_left_out(zoo, finished):
+    for place, most in (("first", 10), ("end", 8)):
+        found = finished.report["positions"]["target"][place]
+        assert found["asked"] + found["left out"] == sum(min(most, length) for length in _lengths(zoo))
+
+
+def _lengths(zoo):
+    tokenizer = load_model(str(zoo.base)).tokenizer
+    return [len(tokenizer(prompt.text, add_special_tokens=False)["input_ids"]) for prompt in PROMPTS]
