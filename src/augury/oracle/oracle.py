@@ -255,25 +255,11 @@ class Oracle:
             progress: Called with (positions done, positions in all).
         """
         with alone(self.lm.model):
-            scanning = self.scanning(acts, question, window, coefficient, layers, positions, donors, batch_size)
+            asked, runner = check_question(question), self.runner(coefficient, batch_size)
+            read = self.read([acts], layers, positions, window=_positive(window, "window"))[0]
+            scanning = Scanning.of(self, read, asked, runner, window=window, donors=_donors(donors))
             scanning.go_on(scanning.left, progress)
             return scanning.scan()
-
-    def scanning(
-        self,
-        acts: Any,
-        question: str,
-        window: int = 1,
-        coefficient: float | None = None,
-        layers: Any = None,
-        positions: Any = None,
-        donors: int = DONORS,
-        batch_size: int = 32,
-    ) -> Scanning:
-        """A `scan` before its first position, to be done in pieces; the arguments are those of `scan`."""
-        asked, runner = check_question(question), self.runner(coefficient, batch_size)
-        read = self.read([acts], layers, positions, window=_positive(window, "window"))[0]
-        return Scanning.of(self, read, asked, runner, window=window, donors=_donors(donors))
 
     def read(self, sources: Sequence[Any], layers: Any, positions: Any, window: int | None = None) -> list[Read]:
         """What is given as activations that this oracle may read. With `window`, so many positions go in at once."""

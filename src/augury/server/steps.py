@@ -20,7 +20,9 @@ from augury.oracle import Oracle, asking, scoring
 from augury.oracle.choices import Spelled, prefixed, spell
 from augury.oracle.controls import Item
 from augury.oracle.passes import Runner
+from augury.oracle.prompt import check_question
 from augury.oracle.reading import at_positions
+from augury.oracle.scanning import Scanning
 from augury.server.engine import Outcome
 from augury.server.events import ProgressEvent, WrittenEvent
 from augury.server.queue import Job
@@ -182,15 +184,18 @@ class Steps:
         step: Scan = job.work
         oracle = self.oracles[step.oracle]
         with alone(oracle.lm.model):
-            under = step.under or oracle.scanning(
-                step.read, step.questions[step.at], step.window, step.coefficient, donors=step.donors
-            )
+            under = step.under or self._scanning(oracle, step)
             under.go_on(SLICE, partial(_progress, job, step.at))
             if under.left:
                 return Outcome(more=_next(replace(step, under=under)))
             found = under.scan()
         rest = replace(step, at=step.at + 1, under=None)
         return Outcome((("scan", (step.at, found)),), _next(rest) if rest.at < len(step.questions) else None)
+
+    def _scanning(self, oracle: Oracle, step: Scan) -> Scanning:
+        asked, runner = check_question(step.questions[step.at]), oracle.runner(step.coefficient, self.batch_size)
+        (read,) = oracle.read([step.read], None, None, window=step.window)
+        return Scanning.of(oracle, read, asked, runner, window=step.window, donors=step.donors)
 
     def _generate(self, job: Job, step: Generate) -> Outcome:
         context, lm = step.context, self.targets[step.target]
