@@ -49,7 +49,7 @@ from augury.server.service import Service
 from augury.server.uploads import read_upload
 from augury.server.work import Step, Tokenize
 
-GRACE = 10.0  # seconds in which what was accepted is finished, or told
+GRACE = 8.5  # seconds in which what was accepted is finished, or told; with the time to read that it makes ten
 READ = 2.0  # seconds in which the end of a stream must have been read
 UPLOADED = {
     "requestBody": {
