@@ -10,6 +10,7 @@ from augury.cli.options import (
     AsJson,
     BatchOptions,
     ContextOptions,
+    Diff,
     ModelOptions,
     OracleOptions,
     Questions,
@@ -31,6 +32,7 @@ def ask(
     oracles: OracleOptions,
     batch: BatchOptions,
     question: Questions = None,
+    diff: Diff = False,
     samples: Annotated[int, typer.Option(min=0, metavar="N", help="Sampled answers and their agreement.")] = 0,
     temperature: Annotated[
         float | None, typer.Option(min=0, metavar="T", help="Of the samples. Default: 1.", show_default=False)
@@ -84,4 +86,4 @@ def ask(
         options,
         lambda oracle, pairs, tell: oracle.ask_batch(pairs, **options, batch_size=batch.batch_size, progress=tell),
     )
-    carry_out(verb, Request(context, stored, models, oracles, batch, tuple(question or ())), as_json)
+    carry_out(verb, Request(context, stored, models, oracles, batch, tuple(question or ()), diff), as_json)

@@ -19,6 +19,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout,
 Questions = Annotated[
     list[str] | None, typer.Option("--question", "-q", help="The question; may be given several times.")
 ]
+Diff = Annotated[
+    bool,
+    typer.Option("--diff", help="Also of the base, and of what lies between the two.", rich_help_panel=_READ),
+]
 Donors = Annotated[int, typer.Option(min=0, metavar="N", help="Neutral contexts to compare with.")]
 
 

@@ -49,6 +49,7 @@ class Request:
     oracles: OracleOptions
     batch: BatchOptions
     questions: tuple[str, ...]
+    diff: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -65,6 +66,11 @@ def carry_out(verb: Verb, request: Request, as_json: bool) -> None:
 
         run_file(verb, request, as_json)
         return
+    if request.diff:
+        from augury.cli.differing import ask_three
+
+        ask_three(verb, request, as_json)
+        return
     results = run_single(verb, request)
     show_results(results, as_json)
     verb.shown(results)
@@ -76,6 +82,10 @@ def _check(verb: Verb, request: Request) -> None:
         raise InputError("A question is empty.", "there is nothing to ask", 'pass --question "What is this about?"')
     _check_texts(verb, request)
     check_stored(request.stored, request.context, request.models, request.oracles.target)
+    if request.diff:
+        from augury.cli.differing import check_diff
+
+        check_diff(request)
     if request.batch.jsonl is not None:
         _check_batch(request)
     elif request.batch.out is not None:
@@ -126,9 +136,13 @@ def run_single(verb: Verb, request: Request) -> list[Any]:
         positions = verb.positions if selector is None else selector
         with working("capturing"):
             acts = capture_one(loaded, source, request.context.end, layers, positions)
-    pairs = [(acts, question) for question in request.questions]
+    return asked(verb, loaded.oracle, [(acts, question) for question in request.questions])
+
+
+def asked(verb: Verb, oracle: Oracle, pairs: Sequence[Pair]) -> list[Any]:
+    """What the oracle says to each pair, while a spinner or a bar tells of it."""
     if len(pairs) == 1 and verb.chunk > 1:  # a bar would stand at its end while the controls are asked
         with working(f"{verb.name}: {pairs[0][1]}"):
-            return verb.run(loaded.oracle, pairs, lambda done, total: None)
+            return verb.run(oracle, pairs, lambda done, total: None)
     with progress_bar(verb.name) as tell:
-        return verb.run(loaded.oracle, pairs, tell)
+        return verb.run(oracle, pairs, tell)

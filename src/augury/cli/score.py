@@ -10,6 +10,7 @@ from augury.cli.options import (
     AsJson,
     BatchOptions,
     ContextOptions,
+    Diff,
     Donors,
     ModelOptions,
     OracleOptions,
@@ -28,6 +29,7 @@ def score(
     oracles: OracleOptions,
     batch: BatchOptions,
     question: Questions = None,
+    diff: Diff = False,
     choices: Annotated[str, typer.Option(help="Two or more, with commas.")] = "Yes,No",
     controls: Annotated[
         bool, typer.Option("--controls", help="Also without, with other activations and from text.")
@@ -53,4 +55,4 @@ def score(
         options,
         lambda oracle, pairs, tell: oracle.score_batch(pairs, **options, batch_size=batch.batch_size, progress=tell),
     )
-    carry_out(verb, Request(context, stored, models, oracles, batch, tuple(question or ())), as_json)
+    carry_out(verb, Request(context, stored, models, oracles, batch, tuple(question or ()), diff), as_json)
