@@ -133,9 +133,7 @@ def _of_tuned(shelf: Shelf, subject: Subject, plain: Plain) -> Activations:
     with shelf.opened(subject) as lm:
         check_alike(plain.identity, lm.identity)
         with working("capturing the fine-tune"):
-            (tuned,) = captured(lm, [plain.context], plain.acts.layers)
-        del lm  # or the shelf could not let it go before the base comes back
-    return tuned
+            return captured(lm, [plain.context], plain.acts.layers)[0]
 
 
 def _reads(subject: Subject, plain: Plain, tuned: Activations) -> Reads:
