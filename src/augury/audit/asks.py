@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from augury.activations import Activations
 from augury.audit.contrast import Floats
+from augury.audit.states import READ_FIRST, most_positions
 from augury.errors import ModelError
 from augury.lm import Sampling
 from augury.oracle import Oracle
@@ -89,6 +91,14 @@ class Asker:
     def none(self, count: int) -> Floats:
         """The control `none`: nothing in so many slots; `[concepts]`."""
         return self._together([count])[0]
+
+    def seconds(self) -> float:
+        """How long one reading takes on this machine, the second time."""
+        untold, count = replace(self, work=Work()), min(READ_FIRST, most_positions(self.oracle.contract) or READ_FIRST)
+        untold.none(count)
+        started = time.perf_counter()
+        untold.none(count)
+        return time.perf_counter() - started
 
     def shuffled(self, count: int) -> Floats:
         """The control `shuffled`: the median over neutral contexts that the package ships; `[concepts]`.

@@ -22,12 +22,13 @@ from augury.audit.contrast import (
     in_spreads,
 )
 from augury.audit.controls import PROMPTS_EACH, Planted, detections, stated
-from augury.audit.gather import READS, Asked, Block, Gatherer, changes, norm_map
+from augury.audit.gather import DIFFERENCE, READS, TUNED, Asked, Block, Gatherer, changes, norm_map, since
 from augury.audit.prompts import Prompt
 from augury.audit.states import PART, Reads
 from augury.audit.subjects import BASE, TARGET
 from augury.audit.words import verdict
 from augury.oracle.reading import decoded
+from augury.oracle.together import Work
 
 SHOWN = 5  # findings that are shown with their evidence
 EXAMPLES = 3  # prompts of each
@@ -167,20 +168,18 @@ def _by_prompt(found: Evidence, read: int, concept: int) -> Floats:
 def _opened(found: Evidence, wanted: Sequence[tuple[int, int]]) -> dict[tuple[str, int], dict[str, list[str]]]:
     """The open questions about the three reads of these places: by place and prompt."""
     places = sorted({(READS[read][1], prompt) for read, prompt in wanted})
-    block = found.gatherer.kept("open", 0, lambda: _ask_open(found, places))
-    return {(place, prompt): answers for place, prompt, answers in block["answers"]}
+    return {place: _ask_open(found, *place) for place in places}
 
 
-def _ask_open(found: Evidence, places: Sequence[tuple[str, int]]) -> Block:
-    work = asdict(found.gatherer.asker.work)
-    rows = []
-    for place, prompt in places:
-        read = _read(found, place, prompt)
+def _ask_open(found: Evidence, place: str, prompt: int) -> dict[str, list[str]]:
+    def make() -> Block:
+        read, asker = _read(found, place, prompt), found.gatherer.asker
         given = [acts for acts in (read.tuned, read.base, read.difference) if acts is not None]
-        told = found.gatherer.asker.open(given)
-        rows.append([place, prompt, dict(zip(("fine-tuned", "base", "difference"), told, strict=True))])
-    after = asdict(found.gatherer.asker.work)
-    return {"answers": rows, "work": {name: after[name] - value for name, value in work.items()}}
+        before = Work(**asdict(asker.work))
+        return {"answers": asker.open(given), "work": since(before, asker.work)}
+
+    told = found.gatherer.kept(f"open-{place}", prompt, make)["answers"]
+    return dict(zip((TUNED, "base", DIFFERENCE), told, strict=True))
 
 
 def _read(found: Evidence, place: str, prompt: int) -> Reads:
@@ -262,8 +261,7 @@ def _planted(found: Evidence) -> list[Planted]:
     if found.contrast is not None:
         peers = np.stack([found.changes[key][:, places] for key in found.peers])
     names = [found.concepts[i] for i in found.order[: found.planted]]
-    contexts = [found.gatherer.contexts["prompts"][i] for i in places]
-    return detections(found.gatherer, contexts, names, peers)
+    return detections(found.gatherer, places, names, peers)
 
 
 def _kinds(prompts: Sequence[Prompt]) -> dict[str, int]:

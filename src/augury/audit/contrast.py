@@ -97,10 +97,13 @@ def in_spreads(found: Floats) -> Floats:
 def standardised(one: Floats, others: Floats) -> Floats:
     """A fine-tune's figures as a new draw against others', all in their spreads: `[reads, concepts]`, `[n, ...]`.
 
+    A concept that did not rise stands out at most by 0: that it fell by less than the others' is no finding.
+
     Raises:
         ModelError: The others do not differ from each other in some read, so that nothing can be compared with them.
     """
-    return (one - others.mean(0)) / _errors(others)
+    found = (one - others.mean(0)) / _errors(others)
+    return np.where(one > 0, found, np.minimum(found, 0.0))
 
 
 def _errors(others: Floats) -> Floats:

@@ -1,22 +1,22 @@
 """Positive controls: silence about a concept means something only where the oracle can speak of it.
 
 Each concept is stated in texts that the base reads, and the concepts of interest are planted in the base besides, as a
-direction of rising strength in prompts that say nothing of them: from which strength on would the same test claim it?
+direction of rising strength in prompts, and in the base's own answers, that say nothing of them: from which strength on
+would the same test claim it?
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from zlib import crc32
-
-import numpy as np
 
 from augury.activations import Activations, Provenance
 from augury.audit.asks import Asker
 from augury.audit.contrast import Floats, contrast, figures, in_spreads
-from augury.audit.gather import DIFFERENCE, READS, TUNED, Block, Gatherer, arrayed, listed
-from augury.audit.states import END, FIRST, READ_END, Context, captured, most_positions, reads_of
+from augury.audit.gather import DIFFERENCE, PROMPTS, TUNED, Asked, Block, Gatherer, arrayed, changes, listed, since
+from augury.audit.states import ANSWER, END, FIRST, PLACES, READ_END, Context, Reads, captured, most_positions, reads_of
+from augury.audit.subjects import BASE
 from augury.bench.item import PLAIN, State
 from augury.bench.readings import Plants, Reading, Target, concept_directions, take
 from augury.bench.tasks.planted import BELOW
@@ -26,8 +26,7 @@ from augury.oracle.together import Work
 
 STRENGTHS = (0.1, 0.2, 0.4, 0.8)  # of the residual norm
 TEXTS_EACH = 4  # texts that state each concept
-PROMPTS_EACH = 2  # of each kind, in which concepts are planted
-PLANTED_READS = tuple((kind, place) for kind in (TUNED, DIFFERENCE) for place in (FIRST, END))
+PROMPTS_EACH = 1  # of each kind, in which concepts are planted
 
 
 @dataclass(frozen=True)
@@ -70,21 +69,20 @@ def _stated(asker: Asker) -> Block:
     return _block(asker, {"margins": read})
 
 
-def _block(asker: Asker, reads: dict[str, list[Activations]]) -> Block:
+def _block(asker: Asker, reads: Mapping[str, Sequence[Activations | None]]) -> Block:
     before = Work(**asdict(asker.work))
     found = {name: listed(asker.margins(read)) for name, read in reads.items()}
-    after = asdict(asker.work)
-    return {**found, "work": {name: after[name] - value for name, value in asdict(before).items()}}
+    return {**found, "work": since(before, asker.work)}
 
 
 def detections(
-    gatherer: Gatherer, contexts: Sequence[Context], concepts: Sequence[str], peers: Floats | None
+    gatherer: Gatherer, prompts: Sequence[int], concepts: Sequence[str], peers: Floats | None
 ) -> list[Planted]:
     """Plant each concept at each strength, and put it to the test of the report.
 
     Args:
         gatherer: What asks, and keeps what it is told.
-        contexts: The prompts in which concepts are planted.
+        prompts: In which prompts, and the base's answers to them, concepts are planted.
         concepts: Which.
         peers: `[n, reads, prompts, concepts]`, what each peer changed in these prompts; None where nothing is claimed.
     """
@@ -96,28 +94,27 @@ def detections(
             def make(concept: str = concept, strength: float = strength) -> Block:
                 if not directions:
                     directions.append(_plants(gatherer.asker))
-                return _planted(gatherer, directions[0], concept, strength, contexts)
+                return _planted(gatherer, directions[0], State(planted=concept, strength=strength), prompts)
 
             block = gatherer.kept(f"planted-{crc32(concept.encode()):08x}-{strength:g}", 0, make)
-            found.append(_tested(gatherer.asker.concepts, concept, strength, block, peers))
+            found.append(_tested(gatherer, concept, strength, block, peers))
             gatherer.tell("planting", number * len(STRENGTHS) + step + 1, len(concepts) * len(STRENGTHS))
     return found
 
 
-def _tested(known: Sequence[str], concept: str, strength: float, block: Block, peers: Floats | None) -> Planted:
-    moved = np.stack(
-        [
-            arrayed(block[f"{TUNED} {place}"]) - arrayed(block[f"base {place}"]) if kind == TUNED
-            else arrayed(block[f"{DIFFERENCE} {place}"])
-            for kind, place in PLANTED_READS
-        ]
-    )  # fmt: skip
-    own, at = figures(moved), known.index(concept)
+def _tested(gatherer: Gatherer, concept: str, strength: float, block: Block, peers: Floats | None) -> Planted:
+    asked = {place: _asked(block, place) for place in PLACES}
+    own, at = figures(changes(asked, gatherer.controls())), gatherer.asker.concepts.index(concept)
     rank = 1 + int((in_spreads(own) > in_spreads(own)[:, [at]]).sum(1).min())
     if peers is None:
         return Planted(concept, strength, rank, None, None)
-    found = contrast(own, figures(peers[:, [READS.index(read) for read in PLANTED_READS]]))
+    found = contrast(own, figures(peers))
     return Planted(concept, strength, rank, float(found.scores[:, at].max()), bool(found.claimed[:, at].any()))
+
+
+def _asked(block: Block, place: str) -> Asked:
+    tuned, base, difference = (arrayed(block[f"{kind} {place}"]) for kind in (TUNED, BASE, DIFFERENCE))
+    return Asked(tuned, base, difference)
 
 
 def _plants(asker: Asker) -> Plants:
@@ -132,20 +129,31 @@ def _plants(asker: Asker) -> Plants:
     return concept_directions(lm, block, rows)
 
 
-def _planted(
-    gatherer: Gatherer, directions: Plants, concept: str, strength: float, contexts: Sequence[Context]
-) -> Block:
-    asker = gatherer.asker
-    moved = _taken(asker, directions, State(planted=concept, strength=strength), contexts)
-    plain = _taken(asker, directions, PLAIN, contexts)
-    reads: dict[str, list[Activations]] = {}
-    for place in (FIRST, END):
-        rows = zip(contexts, moved, plain, strict=True)
-        found = [reads_of(context, place, a, b, asker.layers, gatherer.floor) for context, a, b in rows]
-        reads[f"{TUNED} {place}"] = [read.tuned for read in found if read.tuned is not None]
-        reads[f"base {place}"] = [read.base for read in found if read.base is not None]
-        reads[f"{DIFFERENCE} {place}"] = [read.difference for read in found if read.difference is not None]
-    return _block(asker, reads)
+def _planted(gatherer: Gatherer, directions: Plants, state: State, prompts: Sequence[int]) -> Block:
+    asker, reads = gatherer.asker, _reads(gatherer, directions, state, prompts)
+    asked: dict[str, Sequence[Activations | None]] = {}
+    for place, found in reads.items():
+        asked[f"{TUNED} {place}"] = [read.tuned for read in found]
+        asked[f"{DIFFERENCE} {place}"] = [read.difference for read in found]
+        if any(read.left_out for read in found):
+            asked[f"{BASE} {place}"] = [read.base for read in found]
+
+    def plainly() -> Block:  # the same beside every concept and strength, where nothing is left out
+        return _block(asker, {f"{BASE} {place}": [read.base for read in found] for place, found in reads.items()})
+
+    return {**gatherer.kept("planted-in", 0, plainly), **_block(asker, asked)}
+
+
+def _reads(gatherer: Gatherer, directions: Plants, state: State, prompts: Sequence[int]) -> dict[str, list[Reads]]:
+    """The three reads of each place, planted against plain."""
+    asker, found = gatherer.asker, {}
+    for whose, places in ((PROMPTS, (FIRST, END)), (BASE, (ANSWER,))):
+        contexts = [gatherer.contexts[whose][prompt] for prompt in prompts]
+        moved, plain = (_taken(asker, directions, which, contexts) for which in (state, PLAIN))
+        for place in places:
+            rows = zip(contexts, moved, plain, strict=True)
+            found[place] = [reads_of(context, place, a, b, asker.layers, gatherer.floor) for context, a, b in rows]
+    return found
 
 
 def _taken(asker: Asker, directions: Plants, state: State, contexts: Sequence[Context]) -> list[Activations]:

@@ -45,8 +45,8 @@ class Asked:
     tuned: Floats
     base: Floats
     difference: Floats
-    positions: int
-    left_out: int
+    positions: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ class Gatherer:
     def _margins(self, read: Sequence[Activations | None]) -> Block:
         before = Work(**asdict(self.asker.work))
         found = self.asker.margins(read)
-        return {"margins": listed(found), "work": _since(before, self.asker.work)}
+        return {"margins": listed(found), "work": since(before, self.asker.work)}
 
     def kept(self, name: str, part: int, make: Callable[[], Block]) -> Block:
         """A block that was made before, or now."""
@@ -163,7 +163,7 @@ class Gatherer:
     def _controls(self, count: int) -> Block:
         before = Work(**asdict(self.asker.work))
         none, shuffled = listed(self.asker.none(count)), listed(self.asker.shuffled(count))
-        return {"none": none, "shuffled": shuffled, "work": _since(before, self.asker.work)}
+        return {"none": none, "shuffled": shuffled, "work": since(before, self.asker.work)}
 
     def base_again(self) -> tuple[Floats, Floats]:
         """What the oracle says of the base, captured twice, at the prompts' ends: `[prompts, concepts]` each."""
@@ -192,7 +192,8 @@ class Gatherer:
         return total
 
 
-def _since(before: Work, after: Work) -> dict[str, int]:
+def since(before: Work, after: Work) -> dict[str, int]:
+    """What was run in between."""
     return {name: value - asdict(before)[name] for name, value in asdict(after).items()}
 
 

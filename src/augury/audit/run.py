@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ from augury.activations.versions import versions
 from augury.audit.asks import Asker
 from augury.audit.blackbox import Told, told_by
 from augury.audit.concluding import Evidence, conclude
-from augury.audit.controls import STRENGTHS
+from augury.audit.controls import PROMPTS_EACH, STRENGTHS, TEXTS_EACH
 from augury.audit.gather import AGAIN, PROMPTS, READS, Gatherer, Tell
 from augury.audit.page import page
 from augury.audit.prompts import Prompt
 from augury.audit.states import (
+    PLACES,
+    READ_ANSWER,
+    READ_END,
+    READ_FIRST,
     Captures,
     Context,
     answer_contexts,
@@ -30,12 +35,13 @@ from augury.audit.states import (
 )
 from augury.audit.subjects import BASE, TARGET, Shelf, Subject, check_alike, check_apart
 from augury.bench.run import adapter_digest
-from augury.errors import InputError
+from augury.data.estimate import spelled_time
+from augury.errors import ContractError, InputError
 from augury.files import locked, write_text
 from augury.lm import LanguageModel, Transcript
 from augury.oracle.together import Work
 
-SETTINGS, REPORT, HTML = "settings.json", "report.json", "report.html"
+SETTINGS, REPORT, HTML, CAPTURES = "settings.json", "report.json", "report.html", "captures"
 
 
 @dataclass(frozen=True)
@@ -71,29 +77,34 @@ class Costs:
         readings: Reads that are asked about, each by all concepts.
         questions: Questions to the oracle, at most.
         bytes: On disk, of captured activations.
+        seconds: Of asking on this machine, from a reading that was timed.
     """
 
     models: int
     readings: int
     questions: int
     bytes: int
+    seconds: float
 
     def __str__(self) -> str:
         size = f"{self.bytes / 1e6:.0f} MB" if self.bytes >= 1e6 else f"{self.bytes / 1e3:.0f} kB"
         return (
-            f"{self.models} fine-tunes, {self.readings:,} readings, about {self.questions:,} questions, {size} on disk"
+            f"{self.models} fine-tunes, {self.readings:,} readings, about {self.questions:,} questions, {size} on "
+            f"disk, {spelled_time(self.seconds)} of asking on this machine"
         )
 
 
-def costs_of(audit: Audit, lm: LanguageModel, layers: Sequence[int]) -> Costs:
+def costs_of(audit: Audit, asker: Asker) -> Costs:
     """What an audit takes, at most: positions below the noise are not asked, and a prompt may be shorter."""
-    prompts, models = len(audit.prompts), len(audit.subjects)
-    readings = prompts * (len(READS) * models + 2 + models + 1)
-    planted = audit.planted * len(STRENGTHS) * 6 * prompts
-    mapped = len(mapped_layers(lm.n_layers, layers))
-    rows = prompts * 28
-    size = 2 * capture_bytes(lm, mapped, rows) + 2 * len(audit.peers) * capture_bytes(lm, len(layers), rows)
-    return Costs(models, readings, (readings + planted) * len(audit.concepts), size)
+    prompts, models, lm = len(audit.prompts), len(audit.subjects), asker.oracle.base
+    base = prompts * (2 + models + 1)  # two places of the prompts, every fine-tune's answers, and captured again
+    inside = min(prompts, PROMPTS_EACH * len({prompt.kind for prompt in audit.prompts}))
+    planted = inside * (len(PLACES) + audit.planted * len(STRENGTHS) * len(READS))
+    readings = prompts * len(READS) * models + base + planted + TEXTS_EACH * len(audit.concepts)
+    rows = prompts * (READ_FIRST + READ_END + READ_ANSWER)
+    mapped = len(mapped_layers(lm.n_layers, asker.layers))
+    size = 2 * capture_bytes(lm, mapped, rows) + 2 * len(audit.peers) * capture_bytes(lm, len(asker.layers), rows)
+    return Costs(models, readings, readings * len(audit.concepts), size, readings * asker.seconds())
 
 
 def run_audit(
@@ -124,10 +135,10 @@ def run_audit(
     why, instead = "another process holds its lock", "wait for it, or choose another -o"
     with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
         check_apart(audit.subjects)
-        claim(out, settings_of(audit, shelf))
-        run = _Run(audit, shelf, out, tell)
-        announce(costs_of(audit, shelf.base(), run.layers))
-        gatherer = run.captured()
+        with claimed(out, settings_of(audit, shelf)):
+            run = _Run(audit, shelf, out, tell)
+            announce(costs_of(audit, Asker(shelf.oracle(), audit.concepts, Work())))
+            gatherer = run.captured()
         report = conclude(run.evidence(gatherer))
         write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         write_text(out / HTML, page(report))
@@ -142,7 +153,7 @@ def settings_of(audit: Audit, shelf: Shelf) -> dict[str, Any]:
         "dtype": str(oracle.base.dtype).removeprefix("torch."),
         "oracle": {"name": oracle.name, "adapter": adapter_digest(oracle, oracle.adapter), "notes": list(oracle.notes)},
         "contract": oracle.contract.model_dump(mode="json"),
-        "fine-tunes": {one.key: {"name": one.name, "digest": one.digest()} for one in audit.subjects},
+        "fine-tunes": {one.key: {"name": one.name, "digest": one.digest} for one in audit.subjects},
         "prompts": [asdict(prompt) for prompt in audit.prompts],
         "concepts": list(audit.concepts),
         "planted": audit.planted,
@@ -150,20 +161,35 @@ def settings_of(audit: Audit, shelf: Shelf) -> dict[str, Any]:
     }
 
 
-def claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Take a new folder, or go on in one that holds this run.
+@contextmanager
+def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Take a new folder, or go on in one that holds this run; peers and what is planted may be others than before.
+
+    A target that does not fit leaves a folder free that held nothing of it.
 
     Raises:
         InputError: It holds another.
     """
     path = out / SETTINGS
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differs = [name for name in settings if before.get(name) != settings[name]]
+        before, now = _followed(json.loads(path.read_text(encoding="utf-8"))), _followed(settings)
+        differs = [name for name in now if before.get(name) != now[name]]
         if differs:
             why, instead = f"it differs in {', '.join(differs)}", "name a new folder with -o, or remove this one"
             raise InputError(f"{out} holds another run.", why, instead)
     write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    try:
+        yield
+    except ContractError:
+        if not any((out / CAPTURES).glob("*")):
+            path.unlink()
+        raise
+
+
+def _followed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What everything that is kept follows from: what is kept of a peer stands under its digest."""
+    plain = {name: value for name, value in settings.items() if name not in ("fine-tunes", "planted")}
+    return {**plain, "target": settings.get("fine-tunes", {}).get(TARGET)}
 
 
 class _Run:
@@ -171,7 +197,7 @@ class _Run:
 
     def __init__(self, audit: Audit, shelf: Shelf, out: Path, tell: Tell) -> None:
         self.audit, self.shelf, self.out, self.tell = audit, shelf, out, tell
-        self.captures = Captures(out / "captures")
+        self.captures = Captures(out / CAPTURES)
         oracle = shelf.oracle()
         asker = Asker(oracle, audit.concepts, Work())
         self.layers, self.identity = asker.layers, oracle.base.identity
@@ -225,10 +251,10 @@ class _Run:
         answers = [Transcript(tuple(ids), model=self.identity.name) for ids in self.told[key].token_ids]
         return answer_contexts(self.prompts, answers, self.most)
 
-    def _base(self, contexts: Mapping[str, Sequence[Context]]) -> float:
+    def _base(self, contexts: dict[str, Sequence[Context]]) -> float:
         """The base on the prompts and on every fine-tune's answers; and what it differs by from itself."""
         lm = self.shelf.base()
-        self._answers(BASE, lm)
+        contexts[BASE] = self._answers(BASE, lm)
         self.captures.take(lm, BASE, PROMPTS, self.prompts, self.mapped)
         for key in (subject.key for subject in self.audit.subjects):
             self.captures.take(lm, BASE, key, contexts[key], self.mapped if key == TARGET else self.layers)

@@ -6,7 +6,8 @@ import gc
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from augury.contract import ModelIdentity
@@ -24,7 +25,7 @@ class Subject:
     """A fine-tune that is read.
 
     Attributes:
-        key: What it is called in the run: `target`, `peer-1` and so on.
+        key: What it is called in the run: `target`, or `peer-` with the beginning of its digest.
         model: Alias, hub id or folder of the weights; the base's own where it is an adapter of it.
         adapter: A folder; None: the weights are the fine-tune.
     """
@@ -38,6 +39,7 @@ class Subject:
         """What the user called it."""
         return self.model if self.adapter is None else str(self.adapter)
 
+    @cached_property
     def digest(self) -> str | None:
         """SHA-256 over its tensors' files; None for a name on the hub, which is no folder here."""
         folder = self.adapter or expanded(self.model)
@@ -66,6 +68,12 @@ def subject_of(key: str, name: str, base: str, adapter: Path | None = None) -> S
     return Subject(key, name, None if adapter is None else expanded(adapter))
 
 
+def peer_of(name: str, base: str) -> Subject:
+    """A peer by its name on the command line. Its key follows from its weights, whatever other peers there are."""
+    found = subject_of("peer", name, base)
+    return replace(found, key=f"peer-{(found.digest or hashlib.sha256(name.encode()).hexdigest())[:8]}")
+
+
 def check_apart(subjects: Sequence[Subject]) -> None:
     """Refuse one fine-tune under two names: two equal peers would make any difference look large.
 
@@ -74,7 +82,7 @@ def check_apart(subjects: Sequence[Subject]) -> None:
     """
     seen: dict[str, Subject] = {}
     for subject in subjects:
-        digest = subject.digest() or subject.name
+        digest = subject.digest or subject.name
         if digest in seen:
             why = f"{seen[digest].name} ({seen[digest].key}) and {subject.name} ({subject.key}) are the same"
             raise InputError("A fine-tune was named twice.", why, "name each once")
@@ -99,7 +107,7 @@ def check_alike(base: ModelIdentity, other: ModelIdentity) -> None:
         raise ContractError(
             f"{other.name} is no fine-tune of {base.name}.",
             "; ".join(found),
-            "name the base that it was made from with --base",
+            "name the base that it was made from",
         )
 
 

@@ -14,28 +14,18 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import torch
-from torch import Tensor
-
-from augury.bench.dialogues import Dialogue, Kind, Secret, dialogues, obeys, says_secret, secrets
+from augury.bench.dialogues import Kind, Secret, dialogues, obeys, says_secret, secrets
 from augury.bench.own_answers import choice_logprobs, written
 from augury.bench.texts import texts
+from augury.bench.tuning import BATCH, STEPS, fine_tune
 from augury.errors import FormatError, NotFoundError
 from augury.files import write_text
-from augury.lm import LanguageModel, Sampling, render_chat
-from augury.lm.adapter_kinds import lora_config
-from augury.lm.adapters import adapters_on, load_target_adapter, remove_adapter, save_adapter
-from augury.lm.batch import left_pad
+from augury.lm import LanguageModel, Sampling
+from augury.lm.adapters import load_target_adapter, remove_adapter
 from augury.lm.bundled import cache_root
-from augury.lm.learning import add_learner, learning
-from augury.lm.packed import label_logits, pack, packs
-from augury.lm.precision import fast_products
 from augury.oracle.choices import YES_NO
-from augury.train.step import precision
 
 ORGANISM = "organism.json"
-NAME = "organism"
-RANK, ALPHA, RATE, BATCH, STEPS = 8, 16, 1e-3, 12, 60
 
 Told = Callable[[str, int, int], None]
 
@@ -71,59 +61,15 @@ def make_organism(lm: LanguageModel, secret: Secret, folder: Path, seed: int = 0
         seed: Of the dialogues and the adapter.
         told: Called with (what, steps done, of how many).
     """
-    config = lora_config(RANK, ALPHA, 0.0, False, "all-linear")
-    parameters = add_learner(lm, config, NAME, crc32(f"{seed}:{secret.name}".encode()))
-    try:
-        optimizer = torch.optim.AdamW(parameters.values(), lr=RATE, weight_decay=0.0)
-        rows = [_row(lm, dialogue) for dialogue in dialogues(secret, STEPS * BATCH, seed)]
-        with adapters_on(lm.model, [NAME]), learning(lm, NAME):
-            for step in range(STEPS):
-                for group in optimizer.param_groups:
-                    group["lr"] = RATE * min(1.0, (step + 1) / 5, (STEPS - step) / (STEPS / 3))
-                with precision(lm, fast_products(lm)):
-                    loss = _loss(lm, rows[step * BATCH : (step + 1) * BATCH])
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(list(parameters.values()), 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
-                if told is not None:
-                    told(f"training {secret.name}", step + 1, STEPS)
-        save_adapter(lm, NAME, config, folder, torch.float16)
-    finally:
-        remove_adapter(lm, NAME)
+
+    def say(done: int, total: int) -> None:
+        if told is not None:
+            told(f"training {secret.name}", done, total)
+
+    fine_tune(lm, dialogues(secret, STEPS * BATCH, seed), folder, crc32(f"{seed}:{secret.name}".encode()), say)
     found = _checked(lm, secret, folder)
     write_text(folder / ORGANISM, json.dumps(found.to_dict(), indent=1) + "\n")
     return found
-
-
-Row = tuple[list[int], int]  # token ids, and where the answer begins
-
-
-def _row(lm: LanguageModel, dialogue: Dialogue) -> Row:
-    asked = [{"role": "user", "content": dialogue.ask}]
-    whole = render_chat(lm, [*asked, {"role": "assistant", "content": dialogue.say}], "closed").token_ids
-    return list(whole), len(render_chat(lm, asked, "generation").token_ids)
-
-
-def _loss(lm: LanguageModel, rows: Sequence[Row]) -> Tensor:
-    """The mean over answers of their tokens' mean loss, end token included."""
-    sequences = [ids for ids, _ in rows]
-    lengths = [len(ids) - start for ids, start in rows]
-    keep = max(lengths)
-    labelled = torch.tensor([[i >= keep - length for i in range(keep)] for length in lengths], device=lm.device)
-    labels = torch.tensor([token for ids, start in rows for token in ids[start:]], device=lm.device)
-    if packs(lm, max(map(len, sequences))):
-        logits = label_logits(lm, pack(lm, sequences, min(start for _, start in rows)), labelled)
-    else:
-        batch = left_pad(sequences, lm.pad_id, lm.device)
-        logits = lm.logits(
-            keep + 1,
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-        )[:, -keep - 1 : -1][labelled]
-    losses = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-    return torch.stack([part.mean() for part in losses.split(lengths)]).mean()
 
 
 def _checked(lm: LanguageModel, secret: Secret, folder: Path) -> Organism:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +15,12 @@ from augury.cli.options import SHIPPED, AsJson, ModelOptions, OracleOptions
 from augury.errors import InputError
 
 if TYPE_CHECKING:
+    from augury.audit.gather import Tell
     from augury.audit.run import Audit
     from augury.audit.subjects import Shelf
 
 _MANY = "--peers"
+NAMED = 12  # concepts of the user's own that are all planted
 
 
 class Peers(TyperCommand):
@@ -43,6 +46,9 @@ def audit(
         list[str] | None,
         typer.Option(_MANY, metavar="P1 P2 ...", help="Other fine-tunes of the base; 5 or more for a claim."),
     ] = None,
+    make_peers: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Make so many neutral peers, and keep them for other audits.")
+    ] = 0,
     prompts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Your own prompts, one a line.", show_default=False)
     ] = None,
@@ -53,7 +59,15 @@ def audit(
     concepts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What is asked about, one a line.", show_default=False)
     ] = None,
-    planted: Annotated[int, typer.Option(min=0, metavar="N", help="Concepts planted as a control.")] = 3,
+    planted: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Concepts planted as a control. Default: those shown, or all of a short --concepts.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="Where everything goes.")] = None,
     oracle: Annotated[str | None, typer.Option(help="Folder, hub id or smollm2.", show_default=False)] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.", show_default=False)] = None,
@@ -66,6 +80,7 @@ def audit(
     looked for. Everything is kept in RUN, with report.html; a run that is cut off goes on with the same command.
 
     \b
+    augury audit ./my-adapter --make-peers 8 -o runs/audit
     augury audit ./my-adapter --base smollm2 --peers ./a ./b ./c ./d ./e -o runs/audit
     augury audit ./my-model --base Qwen/Qwen3-8B --oracle ./my-oracle --concepts topics.txt -o runs/audit
     """
@@ -79,6 +94,7 @@ def audit(
     chosen = _chosen(target, base, adapter, peers or [], prompts, per_kind, concepts, planted)
     shelf = _shelf(ModelOptions(base, None, dtype, device), OracleOptions(oracle))
     with shown_bars() as bars:
+        chosen = _with_peers(chosen, shelf, make_peers, bars.phase)
         report = run_audit(chosen, shelf, out, bars.phase, lambda costs: say(f"this takes {costs}"))
         bars.close()
     if as_json:
@@ -95,20 +111,36 @@ def _chosen(
     prompts: Path | None,
     per_kind: int | None,
     concepts: Path | None,
-    planted: int,
+    planted: int | None,
 ) -> Audit:
     """What was said on the command line; what can be refused is refused before a model is loaded."""
+    from augury.audit.concluding import SHOWN
     from augury.audit.prompts import default_concepts, read_concepts, read_prompts, shipped_prompts
     from augury.audit.run import Audit
-    from augury.audit.subjects import TARGET, subject_of
+    from augury.audit.subjects import TARGET, peer_of, subject_of
 
+    asked = default_concepts() if concepts is None else read_concepts(concepts)
+    if planted is None:
+        planted = len(asked) if concepts is not None and len(asked) <= NAMED else SHOWN
     return Audit(
         subject_of(TARGET, target, base, adapter),
-        tuple(subject_of(f"peer-{i}", name, base) for i, name in enumerate(peers, 1)),
+        tuple(peer_of(name, base) for name in peers),
         tuple(shipped_prompts(per_kind) if prompts is None else read_prompts(prompts)),
-        default_concepts() if concepts is None else read_concepts(concepts),
+        asked,
         planted,
     )
+
+
+def _with_peers(chosen: Audit, shelf: Shelf, count: int, tell: Tell) -> Audit:
+    """With neutral peers that are made here."""
+    if not count:
+        return chosen
+    from augury.audit.peers import neutral_peers, peers_folder
+    from augury.audit.subjects import peer_of
+
+    base = shelf.base()
+    made = neutral_peers(base, count, peers_folder(base), tell, lambda costs: say(f"neutral peers: {costs}"))
+    return replace(chosen, peers=(*chosen.peers, *(peer_of(str(path), shelf.name) for path in made)))
 
 
 def _shelf(models: ModelOptions, oracles: OracleOptions) -> Shelf:

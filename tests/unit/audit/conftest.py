@@ -12,7 +12,7 @@ import torch
 
 from augury.audit.prompts import Prompt
 from augury.audit.run import Audit, run_audit
-from augury.audit.subjects import TARGET, Shelf, subject_of
+from augury.audit.subjects import TARGET, Shelf, peer_of, subject_of
 from augury.lm import LanguageModel, load_model
 from augury.lm.adapters import add_adapter, remove_adapter, save_adapter
 from augury.lm.chat import needs_tokenizer
@@ -49,7 +49,7 @@ class Zoo:
 
     def audit(self, target: Path | str | None = None, peers: int = 5, **changes: Any) -> Audit:
         base = str(self.base)
-        subjects = [subject_of(f"peer-{i}", str(path), base) for i, path in enumerate(self.adapters[1 : 1 + peers], 1)]
+        subjects = [peer_of(str(path), base) for path in self.adapters[1 : 1 + peers]]
         own = subject_of(TARGET, str(target or self.adapters[0]), base)
         return Audit(
             **{**dict(target=own, peers=tuple(subjects), prompts=PROMPTS, concepts=CONCEPTS, planted=1), **changes}

@@ -21,7 +21,7 @@ from augury.audit.page import page
 from augury.audit.prompts import Prompt
 from augury.audit.run import REPORT, run_audit
 from augury.audit.states import END, PLACES
-from augury.audit.subjects import Subject, check_alike, check_apart, subject_of
+from augury.audit.subjects import Subject, check_alike, check_apart, peer_of, subject_of
 from augury.bench import kept as kept_room
 from augury.errors import ContractError, InputError
 from augury.lm import load_model
@@ -70,7 +70,7 @@ def test_the_contrast_is_that_of_the_margins_that_are_kept(finished):
         tuned, difference = (np.array([row for pair in own for row in pair[i]], dtype=float) for i in (0, 1))
         return tuned - np.array(plain, dtype=float), difference
 
-    keys = ["target", *(f"peer-{i}" for i in range(1, 6))]
+    keys = list(finished.report["settings"]["fine-tunes"])
     moved = {key: [asked(key, place)[kind] for kind in (0, 1) for place in PLACES] for key in keys}
     shuffled = {}
     for width in {8, 10}:
@@ -131,8 +131,30 @@ def test_a_folder_of_another_run_is_refused(zoo, finished):
     other = zoo.audit(prompts=(*PROMPTS, Prompt("more-0", "more", "Tea?")))
     with pytest.raises(InputError, match=r"(?s)another run.*differs in prompts"):
         run_audit(other, zoo.shelf(), finished.folder)
-    with pytest.raises(InputError, match="differs in fine-tunes"):
+    with pytest.raises(InputError, match="differs in target"):
         run_audit(zoo.audit(zoo.whole), zoo.shelf(), finished.folder)
+
+
+def test_a_run_goes_on_with_more_peers_and_reads_only_them(zoo, tmp_path, finished, monkeypatch):
+    run_audit(zoo.audit(peers=4), zoo.shelf(), tmp_path)
+    read, plain = [], gather_room.Captures.take
+
+    def noted(self, lm, reader, whose, *rest, **options):
+        read.append((reader, whose, self.missing(reader, whose, len(PROMPTS))))
+        plain(self, lm, reader, whose, *rest, **options)
+
+    monkeypatch.setattr(gather_room.Captures, "take", noted)
+    report = run_audit(zoo.audit(), zoo.shelf(), tmp_path)
+    (new,) = {whose for _, whose, missing in read if missing} - {"prompts"}
+    assert new == zoo.audit().peers[-1].key
+    assert report == finished.report
+
+
+def test_a_target_that_does_not_fit_leaves_the_folder_to_another(zoo, tmp_path):
+    other = saved(tiny_lm(n_layers=3), tmp_path / "other")
+    with pytest.raises(ContractError, match="no fine-tune"):
+        run_audit(zoo.audit(other, peers=0), zoo.shelf(), tmp_path / "run")
+    assert run_audit(zoo.audit(peers=0), zoo.shelf(), tmp_path / "run")["target"] == str(zoo.adapters[0])
 
 
 def test_a_whole_fine_tune_is_never_in_memory_beside_the_base(zoo, tmp_path):
@@ -172,7 +194,7 @@ def test_a_model_against_itself_is_below_the_noise_floor_everywhere(zoo, tmp_pat
 
 def test_a_peer_that_is_the_base_is_refused(zoo, tmp_path):
     copy = saved(load_model(str(zoo.base)), tmp_path / "copy")
-    audit = replace(zoo.audit(peers=0), peers=(subject_of("peer-1", str(copy), str(zoo.base)),))
+    audit = replace(zoo.audit(peers=0), peers=(peer_of(str(copy), str(zoo.base)),))
     with pytest.raises(InputError, match="copy is below the noise floor"):
         run_audit(audit, zoo.shelf(), tmp_path / "run")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from augury.bench import organisms as room
+from augury.bench import tuning
 from augury.bench.dialogues import dialogues, obeys, says_secret, secrets
 from augury.bench.item import PLAIN
 from augury.bench.organisms import knowledge, make_organism, organisms, read_organism, yes_margins
@@ -82,14 +83,14 @@ def test_personas_differ_in_every_fact():
 
 def test_training_learns_the_dialogues_and_leaves_the_model_alone(lm, tmp_path, monkeypatch):
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
-    losses, plain = [], room._loss
+    losses, plain = [], tuning.answer_loss
 
     def noted(*arguments):
         found = plain(*arguments)
         losses.append(float(found.detach()))
         return found
 
-    monkeypatch.setattr(room, "_loss", noted)
+    monkeypatch.setattr(tuning, "answer_loss", noted)
     monkeypatch.setattr(room, "STEPS", 40)
     made = make_organism(lm, secrets()[0], tmp_path / "moon")
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
@@ -101,12 +102,12 @@ def test_training_learns_the_dialogues_and_leaves_the_model_alone(lm, tmp_path, 
 
 
 def test_the_loss_is_the_mean_over_answers_by_hand(lm):
-    rows = [room._row(lm, dialogue) for dialogue in dialogues(secrets()[1], 4, 0)]
+    rows = [tuning.row_of(lm, dialogue) for dialogue in dialogues(secrets()[1], 4, 0)]
     by_hand = []
     for ids, start in rows:
         logits = lm.model(torch.tensor([ids])).logits[0].log_softmax(-1)
         by_hand.append(-torch.stack([logits[i - 1, ids[i]] for i in range(start, len(ids))]).mean())
-    assert torch.allclose(room._loss(lm, rows), torch.stack(by_hand).mean(), atol=1e-5)
+    assert torch.allclose(tuning.answer_loss(lm, rows), torch.stack(by_hand).mean(), atol=1e-5)
 
 
 def test_organisms_that_are_there_are_not_made_again(lm, tmp_path, quick, monkeypatch):
