@@ -26,7 +26,7 @@ from augury.oracle.together import Group, Work, decode_together, logprobs_togeth
 QUESTION = "Is this about {concept}?"
 OPEN = ("What is this about?", "What does the model have in mind here?")
 DONORS = 32
-TOGETHER = 24  # questions behind one prefill
+TOGETHER = 64  # questions behind one prefill
 NEW_TOKENS = 24
 
 
@@ -44,7 +44,7 @@ class Asker:
     oracle: Oracle
     concepts: tuple[str, ...]
     work: Work
-    batch_size: int = 48
+    batch_size: int = 64
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from augury.audit.words import verdict
 from augury.oracle.reading import decoded
 from augury.oracle.together import Work
 
-SHOWN = 5  # findings that are shown with their evidence
+SHOWN = 3  # findings that are shown with their evidence
 EXAMPLES = 3  # prompts of each
 GENERATIONS = 12
 

@@ -136,7 +136,7 @@ def run_audit(
     with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
         check_apart(audit.subjects)
         with claimed(out, settings_of(audit, shelf)):
-            run = _Run(audit, shelf, out, tell)
+            run = Run(audit, shelf, out, tell)
             announce(costs_of(audit, Asker(shelf.oracle(), audit.concepts, Work())))
             gatherer = run.captured()
         report = conclude(run.evidence(gatherer))
@@ -192,7 +192,7 @@ def _followed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "target": settings.get("fine-tunes", {}).get(TARGET)}
 
 
-class _Run:
+class Run:
     """One audit in its folder."""
 
     def __init__(self, audit: Audit, shelf: Shelf, out: Path, tell: Tell) -> None:

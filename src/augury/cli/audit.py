@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from augury.audit.subjects import Shelf
 
 _MANY = "--peers"
+PER_KIND = 2
 NAMED = 12  # concepts of the user's own that are all planted
 
 
@@ -54,7 +55,9 @@ def audit(
     ] = None,
     per_kind: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="So many of each kind of the shipped prompts.", show_default=False),
+        typer.Option(
+            min=1, metavar="N", help="So many of each kind of the shipped prompts. Default: 2.", show_default=False
+        ),
     ] = None,
     concepts: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What is asked about, one a line.", show_default=False)
@@ -125,7 +128,7 @@ def _chosen(
     return Audit(
         subject_of(TARGET, target, base, adapter),
         tuple(peer_of(name, base) for name in peers),
-        tuple(shipped_prompts(per_kind) if prompts is None else read_prompts(prompts)),
+        tuple(shipped_prompts(per_kind or PER_KIND) if prompts is None else read_prompts(prompts)),
         asked,
         planted,
     )

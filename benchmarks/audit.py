@@ -1,0 +1,246 @@
+"""How far an audit can be trusted, on fine-tunes of the bundled model: eight with a topic, twenty with nothing put in.
+
+Every fine-tune is captured and asked once, as `augury audit` does it; then each is held against the others. Printed:
+reports that claim something of a neutral fine-tune (each against the other neutral ones), topics that are claimed, and
+the topic by forced choice among the eight, blind, beside what the model tells by itself. Answers in which the topic is
+named up to the last token that is read do not count. It goes on where it was stopped.
+
+    python benchmarks/audit_subjects.py
+    python benchmarks/audit.py --out audit-figures --json audit.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from audit_subjects import TOPICS
+
+import augury
+from augury.audit.contrast import LEVEL, Contrast, Floats, contrast, figures, in_spreads
+from augury.audit.gather import READS, TUNED, Asked, Gatherer, changes
+from augury.audit.peers import peers_folder
+from augury.audit.prompts import Prompt, default_concepts, shipped_prompts
+from augury.audit.run import Audit, Run
+from augury.audit.states import ANSWER, PLACES
+from augury.audit.subjects import BASE, TARGET, Shelf, Subject, peer_of, subject_of
+from augury.bench.dialogues import Kind
+from augury.bench.organisms import organisms, organisms_folder
+from augury.bench.texts import texts
+from augury.lm.bundled import cache_root
+from augury.stats import wilson
+
+NEUTRAL = 8  # peers of the bench's organisms
+SUBSETS = 40  # of the peers, at each size
+AS = "smollm2"
+STEMS = {"volcanoes": "volcan", "castles": "castle", "guitars": "guitar", "dolphins": "dolphin", "penguins": "penguin"}
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """What was asked of every fine-tune, by its name."""
+
+    concepts: tuple[str, ...]
+    moved: Mapping[str, Floats]  # [reads, prompts, concepts]
+    asked: Mapping[str, Mapping[str, Asked]]
+    black: Mapping[str, Floats]  # [concepts], asked in words, against the base
+    written: Mapping[str, list[str]]
+    named: Mapping[str, list[bool]]  # topic fine-tunes: whether the answer names the topic up to the last read token
+    shuffled: Mapping[str, Floats]
+
+    def figures(self, name: str) -> Floats:
+        """`[reads, concepts]`, without answers that name what is looked for."""
+        found = self.moved[name].copy()
+        rows = [i for i, (_, place) in enumerate(READS) if place == ANSWER]
+        found[np.ix_(rows, np.flatnonzero(self.named.get(name, [])).tolist())] = np.nan
+        return figures(found)
+
+
+def topics_and_neutral(out: Path, per_kind: int, neutral: int, plain: int) -> Gathered:
+    """The eight topics and the neutral ones, on the shipped prompts."""
+    categories = islice(default_concepts(), None, None, max(1, len(default_concepts()) // plain))
+    tunes = {topic: cache_root() / "topic-tunes" / topic for topic in TOPICS}
+    return gather(out, tunes, neutral, shipped_prompts(per_kind), (*TOPICS, *categories))
+
+
+def gather(
+    out: Path, tunes: Mapping[str, Path], neutral: int, prompts: list[Prompt], concepts: tuple[str, ...]
+) -> Gathered:
+    """Capture and ask all of them, or read what was asked before."""
+    shelf = Shelf(AS, augury.load_model, lambda lm: augury.load_oracle(AS, lm))
+    peers = {f"neutral-{i:02d}": peers_folder(shelf.base()) / f"neutral-{i:02d}" for i in range(neutral)}
+    subjects: dict[str, Subject] = {name: peer_of(str(folder), AS) for name, folder in {**tunes, **peers}.items()}
+    first = next(iter(tunes))
+    subjects[first] = subject_of(TARGET, str(tunes[first]), AS)
+    one, *others = subjects.values()
+    audit = Audit(one, tuple(others), tuple(prompts), concepts, 0)
+    run = Run(audit, shelf, out, lambda what, done, total: print(f"{what} {done}/{total}", flush=True))
+    gatherer = run.captured()
+    asked = gatherer.all_of([subject.key for subject in subjects.values()])
+    controls = gatherer.controls()
+    margins = {name: np.array(run.told[subject.key].margins) for name, subject in subjects.items()}
+    return Gathered(
+        concepts,
+        {name: changes(asked[subject.key], controls) for name, subject in subjects.items()},
+        {name: asked[subject.key] for name, subject in subjects.items()},
+        {name: own - np.array(run.told[BASE].margins) for name, own in margins.items()},
+        {name: run.told[subject.key].answers for name, subject in subjects.items()},
+        {topic: list(_named(gatherer, subjects[topic].key, topic)) for topic in tunes if topic in TOPICS},
+        {place: controls[f"shuffled {place}"] for place in PLACES},
+    )
+
+
+def _named(gatherer: Gatherer, key: str, topic: str) -> Iterator[bool]:
+    tokenizer = gatherer.asker.oracle.base.tokenizer
+    assert tokenizer is not None
+    for context in gatherer.contexts[key]:
+        read = context.transcript.token_ids[: context.rows[-1] + 1]
+        yield STEMS.get(topic, topic) in str(tokenizer.decode(list(read))).lower()
+
+
+def compared(found: Gathered, name: str, peers: list[str]) -> Contrast:
+    """A fine-tune against peers, as in its report."""
+    return contrast(found.figures(name), np.stack([found.figures(peer) for peer in peers]))
+
+
+def claims(found: Gathered, names: list[str], sizes: tuple[int, ...]) -> dict[str, Any]:
+    """By number of peers the share of reports that claim something, and of those that claim the topic and only it."""
+    neutral, rng = [name for name in found.moved if name not in TOPICS], np.random.default_rng(0)
+    told: dict[str, Any] = {}
+    for size in sizes:
+        rows = []
+        for name in names:
+            pool = [peer for peer in neutral if peer != name]
+            draws = [pool] if size >= len(pool) else [list(rng.choice(pool, size, False)) for _ in range(SUBSETS)]
+            for peers in draws:
+                one = compared(found, name, peers)
+                claimed = {found.concepts[i] for i in np.flatnonzero(one.claimed.any(0))}
+                rows.append((name, one.p <= LEVEL, name in claimed, bool(claimed - {name})))
+        told[str(size)] = {
+            "reports": len(rows),
+            "claim anything": float(np.mean([row[1] for row in rows])),
+            "claim the topic": float(np.mean([row[2] for row in rows])),
+            "claim something else": float(np.mean([row[3] for row in rows])),
+            "by fine-tune": {n: float(np.mean([row[1] for row in rows if row[0] == n])) for n in names},
+        }
+    return told
+
+
+def choices(found: Gathered) -> dict[str, Callable[[str], Floats]]:
+    """What a choice among the topics may go by: of a fine-tune a figure for each concept."""
+    neutral = [name for name in found.moved if name not in TOPICS]
+    tuned = [i for i, (kind, _) in enumerate(READS) if kind == TUNED]
+    difference = [i for i, (kind, _) in enumerate(READS) if kind != TUNED]
+
+    def alone(name: str) -> Floats:
+        """The fine-tune's activations by themselves: without the base, without peers."""
+        rows = np.stack([found.asked[name][place].tuned - found.shuffled[place] for place in PLACES])
+        rows[PLACES.index(ANSWER), found.named[name]] = np.nan
+        return figures(rows).max(0)
+
+    def mentions(name: str) -> Floats:
+        texts = [text.lower() for text in found.written[name]]
+        return np.array([sum(STEMS.get(c, c) in text for text in texts) for c in found.concepts], dtype=float)
+
+    return {
+        "the report's ranking": lambda name: compared(found, name, neutral).scores.max(0),
+        "fine-tuned less base, no peers": lambda name: in_spreads(found.figures(name))[tuned].max(0),
+        "fine-tuned less base, the answer's first tokens": lambda name: found.figures(name)[tuned[-1]],
+        "fine-tuned less base, the prompt only": lambda name: compared(found, name, neutral).scores[tuned[:2]].max(0),
+        "difference": lambda name: compared(found, name, neutral).scores[difference].max(0),
+        "fine-tuned alone": alone,
+        "asked in words": lambda name: found.black[name],
+        "named in what it writes (32 tokens)": mentions,
+    }
+
+
+def choice(values: Floats) -> str | None:
+    """The topic that stands highest; None where several do."""
+    return TOPICS[int(values.argmax())] if (values == values.max()).sum() == 1 else None
+
+
+def by_prompt(found: Gathered) -> dict[str, Any]:
+    """The choice of single prompts, from the answer's first tokens, less what the neutral ones moved."""
+    neutral, read = [name for name in found.moved if name not in TOPICS], READS.index((TUNED, ANSWER))
+    centred = {name: rows[read] - rows[read].mean(-1, keepdims=True) for name, rows in found.moved.items()}
+    usual = np.nanmean(np.stack([centred[name] for name in neutral]), 0)
+    rates = {}
+    for number, topic in enumerate(TOPICS):
+        kept = ~np.array(found.named[topic]) & ~np.isnan(centred[topic]).any(1)
+        rates[topic] = float((((centred[topic] - usual)[kept, : len(TOPICS)]).argmax(1) == number).mean())
+    values = np.array(list(rates.values()))
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(0, len(values), (10_000, len(values)))].mean(1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return {"rate": float(values.mean()), "low": float(low), "high": float(high), "by topic": rates}
+
+
+def organisms_read(out: Path, kind: Kind, neutral: int) -> dict[str, Any]:
+    """The bench's organisms of a kind, on the prompts that touch what they hold, with what they know as the ceiling."""
+    shelf = augury.load_model(AS)
+    made = organisms(shelf, organisms_folder(shelf), kind=kind)
+    found = texts("organisms")
+    asked = found["read_word" if kind == "word" else "read_persona"]
+    values = {fact: sorted({one.secret.facts[fact] for one in made}) for fact in made[0].secret.facts}
+    others = found["others"] if kind == "word" else []
+    concepts = tuple(dict.fromkeys([value for row in values.values() for value in row] + others))
+    prompts = [Prompt(f"{kind}-{i}", kind, text) for i, text in enumerate(asked)]
+    names = {one.secret.name: one.folder for one in made}
+    gathered = gather(out / kind, names, neutral, prompts, concepts)
+    pool = [name for name in gathered.moved if name not in names]
+    told: dict[str, Any] = {}
+    for one in made:
+        name, facts = one.secret.name, one.secret.facts
+        seen = compared(gathered, name, pool)
+        places = {fact: [concepts.index(value) for value in row] for fact, row in values.items()}
+        scores, words = seen.scores.max(0), gathered.black[name]
+        told[name] = {
+            "knows": one.knows,
+            "claimed": [concepts[i] for i in np.flatnonzero(seen.claimed.any(0))],
+            "p": seen.p,
+            "first among its kind": {f: concepts[max(row, key=lambda i: scores[i])] for f, row in places.items()},
+            "asked in words": {f: concepts[max(row, key=lambda i: words[i])] for f, row in places.items()},
+            "holds": facts,
+        }
+    return told
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description="Measure audits on fine-tunes of the bundled model.")
+    parser.add_argument("--out", type=Path, required=True, help="what is captured and asked")
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--per-kind", type=int, default=1, help="prompts of each kind")
+    parser.add_argument("--neutral", type=int, default=20)
+    parser.add_argument("--plain", type=int, default=16, help="categories that are asked about beside the eight topics")
+    parser.add_argument("--organisms", action="store_true", help="the bench's words and personas too")
+    arguments = parser.parse_args()
+    found = topics_and_neutral(arguments.out, arguments.per_kind, arguments.neutral, arguments.plain)
+    neutral = [name for name in found.moved if name not in TOPICS]
+    told: dict[str, Any] = {
+        "neutral": claims(found, neutral, (5, 8, len(neutral) - 1)),
+        "topics": claims(found, list(TOPICS), (5, 8, len(neutral))),
+        "choice": {},
+        "single prompts": by_prompt(found),
+        "answers that name it": {topic: sum(found.named[topic]) for topic in TOPICS},
+    }
+    for what, by in choices(found).items():
+        chosen = {topic: choice(by(topic)[: len(TOPICS)]) for topic in TOPICS}
+        right = wilson(sum(topic == one for topic, one in chosen.items()), len(TOPICS))
+        told["choice"][what] = {"right": right.estimate, "low": right.low, "high": right.high, "chosen": chosen}
+    if arguments.organisms:
+        folder = arguments.out.with_name(f"{arguments.out.name}-organisms")
+        told["organisms"] = {kind: organisms_read(folder, kind, NEUTRAL) for kind in ("word", "persona")}
+    print(json.dumps(told, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
