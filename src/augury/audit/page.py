@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from augury.audit.picture import standing
 from augury.audit.words import PLACE, READ
 from augury.bench.page import STYLE
 
@@ -19,12 +21,13 @@ Fields = Mapping[str, Any]
 
 def page(report: Fields) -> str:
     """The whole page, from what stands in `report.json`."""
-    name = _told(f"{report['target']} against {report['settings']['base']['name']}")
+    name = _told(f"{Path(report['target']).name} against {report['settings']['base']['name']}")
     shown = [finding for finding in report["findings"] if finding["examples"]]
     body = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Audit: {name}</title><style>{STYLE}{MORE}</style>",
         f"<h1>{name}</h1>",
         *(f"<p>{_told(line)}</p>" for line in report["verdict"]),
+        "" if report["contrast"] is None else standing(report),
         "<h2>Findings, with what they rest on</h2>",
         *(_finding(finding, report["open questions"]) for finding in shown),
         "<h2>All concepts</h2>",
@@ -77,12 +80,12 @@ def _example(example: Fields, questions: Sequence[str]) -> str:
     positions = example["positions"]
     at = f"{positions[0]} to {positions[-1]}" if positions else "none"
     norm = "" if example["norm"] is None else f", ||difference|| / ||base|| {example['norm']:.3f}"
-    margins = _table(list(example["margins"]), [list(example["margins"].values())])
-    said = _table(("", *questions), [(who, *texts) for who, texts in example["answers"].items()])
+    rows = [(who, margin, *example["answers"].get(who, ("", ""))) for who, margin in example["margins"].items()]
+    said = _table(("", "log-odds of Yes", *questions), rows)
     return (
         f"<blockquote><b>{_told(example['prompt'])}</b> <span class=quiet>({_told(example['kind'])}; positions {at}: "
         f"<code>{_told(example['read text'])}</code>{norm}; {example['contrast']:+.2f} against the peers)</span>"
-        f"{margins}{said}</blockquote>"
+        f"{said}</blockquote>"
     )
 
 
@@ -133,7 +136,9 @@ def _null(report: Fields) -> str:
     found = report["contrast"]
     if found is None:
         return "<p>There are too few peers for a null distribution.</p>"
-    rows = [("target", found["statistic"]), *found["peers"].items(), ("claimed from", found["threshold"])]
+    names = {key: one["name"] for key, one in report["settings"]["fine-tunes"].items()}
+    peers = [(names[key], score) for key, score in found["peers"].items()]
+    rows = [("target", found["statistic"]), *peers, ("claimed from", found["threshold"])]
     told = (
         "The largest standardised score over all concepts and reads: of the target against its peers, and of each peer "
         f"against the others. p = {found['p']:.3g}. The base captured twice moves no concept by more than "

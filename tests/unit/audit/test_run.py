@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import weakref
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from augury.audit.concluding import EXAMPLES
 from augury.audit.contrast import contrast, figures
 from augury.audit.gather import READS
 from augury.audit.page import page
+from augury.audit.picture import standing
 from augury.audit.prompts import Prompt
 from augury.audit.run import REPORT, run_audit
 from augury.audit.states import END, PLACES
@@ -232,11 +234,24 @@ def test_an_adapter_on_an_adapter_is_refused(zoo):
     assert subject_of("target", str(zoo.base), str(zoo.base), zoo.adapters[1]).adapter == zoo.adapters[1]
 
 
-def test_what_is_planted_strongly_moves_what_the_oracle_is_asked(finished):
+def test_what_is_planted_moves_what_the_oracle_is_asked_the_more_the_stronger_it_is(finished):
     planted = finished.report["planted"]
     assert [row["strength"] for row in planted] == [0.1, 0.2, 0.4, 0.8]
     assert {row["concept"] for row in planted} == {finished.report["findings"][0]["concept"]}
-    assert len({row["score"] for row in planted}) == 4
+    asks, moved = finished.folder / "asks", []
+    base = json.loads((asks / "planted-in-00000.json").read_text())
+    for strength in ("0.1", "0.2", "0.4", "0.8"):
+        (path,) = asks.glob(f"planted-*-{strength}-00000.json")
+        block = json.loads(path.read_text())
+        moved.append(
+            np.mean(
+                [
+                    np.abs(np.array(block[f"fine-tuned {place}"]) - np.array(base[f"base {place}"])).mean()
+                    for place in PLACES
+                ]
+            )
+        )
+    assert moved == sorted(moved) and moved[0] > 0
 
 
 class _Page(HTMLParser):
@@ -267,6 +282,21 @@ def test_the_page_holds_the_report_and_needs_nothing_else(finished):
     layers = report["map"]["layers"]
     assert all(f"layer {layer}" in told for layer in layers)
     assert {len(rows) for rows in report["map"]["places"].values()} == {len(layers)}
+
+
+def test_the_picture_has_a_dot_for_each_peer_and_concept_on_one_scale(finished):
+    parsed = _Page()
+    parsed.feed(standing(finished.report))
+    dots = {
+        title: float(x)
+        for x, title in re.findall(r'<circle cx="([0-9.]+)"[^>]*><title>([^<]*)', standing(finished.report))
+    }
+    scores = {title: max(0.0, float(title.rsplit(": ", 1)[1])) for title in dots}
+    assert len(scores) >= len(CONCEPTS) + 1 and {name.split(":")[0] for name in scores} == {*CONCEPTS, "a peer"}
+    first, *rest = sorted(scores, key=scores.__getitem__)[-3:]
+    rates = {(dots[one] - dots[first]) / (scores[one] - scores[first]) for one in rest if scores[one] > scores[first]}
+    assert max(rates) == pytest.approx(min(rates), rel=0.05)
+    assert f"claimed from {finished.report['contrast']['threshold']:.2f} on" in " ".join(parsed.text)
 
 
 def test_what_a_model_writes_is_text_on_the_page(finished):
