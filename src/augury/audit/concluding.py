@@ -30,7 +30,7 @@ from augury.audit.words import verdict
 from augury.oracle.reading import decoded
 from augury.oracle.together import Work
 
-SHOWN = 3  # findings that are shown with their evidence
+SHOWN = 3  # findings that are shown with their evidence where fewer are claimed
 EXAMPLES = 3  # prompts of each
 GENERATIONS = 12
 
@@ -45,7 +45,7 @@ class Evidence:
         gatherer: What asks, and keeps what it is told.
         asked: What each fine-tune was asked, by place.
         told: What each model says and writes by itself.
-        planted: How many concepts are planted.
+        planted: How many concepts are planted; None: those that are shown.
         layers: What the oracle reads.
         mapped: The layers of the map.
     """
@@ -55,7 +55,7 @@ class Evidence:
     gatherer: Gatherer
     asked: Mapping[str, Mapping[str, Asked]]
     told: Mapping[str, Told]
-    planted: int
+    planted: int | None
     layers: Sequence[int]
     mapped: Sequence[int]
 
@@ -94,10 +94,16 @@ class Evidence:
         """Concepts from the one that stands out most."""
         return np.argsort(-self.ranking.max(0), kind="stable").tolist()
 
+    @cached_property
+    def shown(self) -> list[int]:
+        """The concepts that are shown with their evidence: all that are claimed, at least the first few."""
+        claimed = 0 if self.contrast is None else int(self.contrast.claimed.any(0).sum())
+        return self.order[: max(SHOWN, claimed)]
+
 
 def conclude(found: Evidence) -> dict[str, Any]:
     """The report."""
-    shown = found.order[:SHOWN]
+    shown = found.shown
     says = stated(found.gatherer)
     examples = {concept: _examples(found, concept) for concept in shown}
     answers = _opened(found, sorted({place for places in examples.values() for place in places}))
@@ -260,7 +266,8 @@ def _planted(found: Evidence) -> list[Planted]:
     peers = None
     if found.contrast is not None:
         peers = np.stack([found.changes[key][:, places] for key in found.peers])
-    names = [found.concepts[i] for i in found.order[: found.planted]]
+    chosen = found.shown if found.planted is None else found.order[: found.planted]
+    names = [found.concepts[i] for i in chosen]
     return detections(found.gatherer, places, names, peers)
 
 

@@ -13,7 +13,7 @@ from augury.activations import capture_bytes
 from augury.activations.versions import versions
 from augury.audit.asks import Asker
 from augury.audit.blackbox import Told, told_by
-from augury.audit.concluding import Evidence, conclude
+from augury.audit.concluding import SHOWN, Evidence, conclude
 from augury.audit.controls import PROMPTS_EACH, STRENGTHS, TEXTS_EACH
 from augury.audit.gather import AGAIN, PROMPTS, READS, Gatherer, Tell
 from augury.audit.page import page
@@ -53,14 +53,14 @@ class Audit:
         peers: Other fine-tunes of the base, which were not given what is looked for.
         prompts: What is read.
         concepts: What the oracle is asked about.
-        planted: How many of the concepts that stand highest are planted as a control.
+        planted: How many of the concepts that stand highest are planted as a control; None: those that are shown.
     """
 
     target: Subject
     peers: tuple[Subject, ...]
     prompts: tuple[Prompt, ...]
     concepts: tuple[str, ...]
-    planted: int = 3
+    planted: int | None = None
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
@@ -99,7 +99,8 @@ def costs_of(audit: Audit, asker: Asker) -> Costs:
     prompts, models, lm = len(audit.prompts), len(audit.subjects), asker.oracle.base
     base = prompts * (2 + models + 1)  # two places of the prompts, every fine-tune's answers, and captured again
     inside = min(prompts, PROMPTS_EACH * len({prompt.kind for prompt in audit.prompts}))
-    planted = inside * (len(PLACES) + audit.planted * len(STRENGTHS) * len(READS))
+    count = SHOWN if audit.planted is None else audit.planted
+    planted = inside * (len(PLACES) + count * len(STRENGTHS) * len(READS)) if count else 0
     readings = prompts * len(READS) * models + base + planted + TEXTS_EACH * len(audit.concepts)
     rows = prompts * (READ_FIRST + READ_END + READ_ANSWER)
     mapped = len(mapped_layers(lm.n_layers, asker.layers))

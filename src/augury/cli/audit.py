@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MANY = "--peers"
 PER_KIND = 2
-NAMED = 12  # concepts of the user's own that are all planted
+NAMED = 8  # concepts of the user's own that are all planted
 
 
 class Peers(TyperCommand):
@@ -117,14 +117,13 @@ def _chosen(
     planted: int | None,
 ) -> Audit:
     """What was said on the command line; what can be refused is refused before a model is loaded."""
-    from augury.audit.concluding import SHOWN
     from augury.audit.prompts import default_concepts, read_concepts, read_prompts, shipped_prompts
     from augury.audit.run import Audit
     from augury.audit.subjects import TARGET, peer_of, subject_of
 
     asked = default_concepts() if concepts is None else read_concepts(concepts)
-    if planted is None:
-        planted = len(asked) if concepts is not None and len(asked) <= NAMED else SHOWN
+    if planted is None and concepts is not None and len(asked) <= NAMED:
+        planted = len(asked)
     return Audit(
         subject_of(TARGET, target, base, adapter),
         tuple(peer_of(name, base) for name in peers),
