@@ -3,114 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from augury.activations import Activations
 from augury.audit.asks import OPEN, QUESTION
-from augury.audit.blackbox import Told
 from augury.audit.contrast import (
-    LEAST_PEERS,
     LEVEL,
-    Contrast,
     Floats,
     contrast,
     figures,
     in_spreads,
 )
 from augury.audit.controls import PROMPTS_EACH, Planted, detections, stated
-from augury.audit.gather import DIFFERENCE, READS, TUNED, Asked, Block, Gatherer, changes, norm_map, since
+from augury.audit.evidence import Evidence
+from augury.audit.examples import example, opened, places_of
+from augury.audit.gather import READS, norm_map
 from augury.audit.prompts import Prompt
-from augury.audit.states import PART, Reads
 from augury.audit.subjects import BASE, TARGET
 from augury.audit.words import verdict
-from augury.oracle.reading import decoded
-from augury.oracle.together import Work
+from augury.bench.scorers import says
 
-SHOWN = 3  # findings that are shown with their evidence where fewer are claimed
-EXAMPLES = 3  # prompts of each
 GENERATIONS = 12
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Everything that an audit has gathered.
-
-    Attributes:
-        settings: What the run follows from.
-        audit_prompts: What was read.
-        gatherer: What asks, and keeps what it is told.
-        asked: What each fine-tune was asked, by place.
-        told: What each model says and writes by itself.
-        planted: How many concepts are planted; None: those that are shown.
-        layers: What the oracle reads.
-        mapped: The layers of the map.
-    """
-
-    settings: Mapping[str, Any]
-    audit_prompts: Sequence[Prompt]
-    gatherer: Gatherer
-    asked: Mapping[str, Mapping[str, Asked]]
-    told: Mapping[str, Told]
-    planted: int | None
-    layers: Sequence[int]
-    mapped: Sequence[int]
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        return self.gatherer.asker.concepts
-
-    @property
-    def peers(self) -> list[str]:
-        return [key for key in self.asked if key != TARGET]
-
-    @cached_property
-    def controls(self) -> Mapping[str, Floats]:
-        """`none` and `shuffled` by place."""
-        return self.gatherer.controls()
-
-    @cached_property
-    def changes(self) -> dict[str, Floats]:
-        """Of each fine-tune `[reads, prompts, concepts]`."""
-        return {key: changes(asked, self.controls) for key, asked in self.asked.items()}
-
-    @cached_property
-    def contrast(self) -> Contrast | None:
-        """The target against its peers; None with too few of them."""
-        if len(self.peers) < LEAST_PEERS:
-            return None
-        return contrast(figures(self.changes[TARGET]), np.stack([figures(self.changes[key]) for key in self.peers]))
-
-    @cached_property
-    def ranking(self) -> Floats:
-        """What concepts are ranked by: `[reads, concepts]`."""
-        return self.contrast.scores if self.contrast is not None else in_spreads(figures(self.changes[TARGET]))
-
-    @cached_property
-    def order(self) -> list[int]:
-        """Concepts from the one that stands out most."""
-        return np.argsort(-self.ranking.max(0), kind="stable").tolist()
-
-    @cached_property
-    def shown(self) -> list[int]:
-        """The concepts that are shown with their evidence: all that are claimed, at least the first few."""
-        claimed = 0 if self.contrast is None else int(self.contrast.claimed.any(0).sum())
-        return self.order[: max(SHOWN, claimed)]
 
 
 def conclude(found: Evidence) -> dict[str, Any]:
     """The report."""
     shown = found.shown
-    says = stated(found.gatherer)
-    examples = {concept: _examples(found, concept) for concept in shown}
-    answers = _opened(found, sorted({place for places in examples.values() for place in places}))
+    known = stated(found.gatherer)
+    examples = {concept: places_of(found, concept) for concept in shown}
+    answers = opened(found, sorted({place for places in examples.values() for place in places}))
     planted = _planted(found)
     black = _black_box(found)
     findings = [
-        _finding(found, concept, says, examples.get(concept, []), answers, planted, black) for concept in found.order
+        _finding(found, concept, known, examples.get(concept, []), answers, planted, black) for concept in found.order
     ]
     report = {
         "kind": "audit",
@@ -152,50 +79,10 @@ def _contrast(found: Evidence) -> dict[str, Any] | None:
     }
 
 
-def _examples(found: Evidence, concept: int) -> list[tuple[int, int]]:
-    """The reads and prompts in which a concept stands out most against the peers: `(read, prompt)`."""
-    read = int(found.ranking[:, concept].argmax())
-    by_prompt = _by_prompt(found, read, concept)
-    places = [int(i) for i in np.argsort(-by_prompt, kind="stable") if not np.isnan(by_prompt[i])]
-    return [(read, place) for place in places[:EXAMPLES]]
-
-
-def _by_prompt(found: Evidence, read: int, concept: int) -> Floats:
-    """What the target changed in each prompt, centred over concepts, less what its peers did: `[prompts]`."""
-    centred = {key: moved[read] - moved[read].mean(-1, keepdims=True) for key, moved in found.changes.items()}
-    own = centred[TARGET][:, concept]
-    if not found.peers:
-        return own
-    others = np.stack([centred[key][:, concept] for key in found.peers])
-    known = ~np.isnan(others)
-    return own - np.where(known, others, 0).sum(0) / np.maximum(1, known.sum(0))
-
-
-def _opened(found: Evidence, wanted: Sequence[tuple[int, int]]) -> dict[tuple[str, int], dict[str, list[str]]]:
-    """The open questions about the three reads of these places: by place and prompt."""
-    places = sorted({(READS[read][1], prompt) for read, prompt in wanted})
-    return {place: _ask_open(found, *place) for place in places}
-
-
-def _ask_open(found: Evidence, place: str, prompt: int) -> dict[str, list[str]]:
-    def make() -> Block:
-        read, asker = _read(found, place, prompt), found.gatherer.asker
-        given = [acts for acts in (read.tuned, read.base, read.difference) if acts is not None]
-        before = Work(**asdict(asker.work))
-        return {"answers": asker.open(given), "work": since(before, asker.work)}
-
-    told = found.gatherer.kept(f"open-{place}", prompt, make)["answers"]
-    return dict(zip((TUNED, "base", DIFFERENCE), told, strict=True))
-
-
-def _read(found: Evidence, place: str, prompt: int) -> Reads:
-    return found.gatherer.reads(TARGET, place, prompt // PART)[prompt % PART]
-
-
 def _finding(
     found: Evidence,
     concept: int,
-    says: Mapping[str, float],
+    known: Mapping[str, float],
     examples: Sequence[tuple[int, int]],
     answers: Mapping[tuple[str, int], dict[str, list[str]]],
     planted: Sequence[Planted],
@@ -216,48 +103,20 @@ def _finding(
             {"kind": kind, "place": place, "moved": float(own[i]), "score": float(found.ranking[i, concept])}
             for i, (kind, place) in enumerate(READS)
         ],
-        "stated": says[name],
+        "stated": known[name],
         "planted": [asdict(row) for row in planted if row.concept == name],
         "black box": black["margins"][name] if black["margins"] is not None else None,
+        "written": _written(found, name),
     }
-    shown = [_example(found, concept, read, prompt, answers) for read, prompt in examples]
+    shown = [example(found, concept, read, prompt, answers) for read, prompt in examples]
     return {**told, "examples": shown}
 
 
-def _example(
-    found: Evidence,
-    concept: int,
-    read: int,
-    prompt: int,
-    answers: Mapping[tuple[str, int], dict[str, list[str]]],
-) -> dict[str, Any]:
-    _, place = READS[read]
-    asked, acts = found.asked[TARGET][place], _read(found, place, prompt).tuned
-    margins = {"fine-tuned": asked.tuned, "base": asked.base, "difference": asked.difference}
-    controls = {name: float(found.controls[f"{name} {place}"][concept]) for name in ("none", "shuffled")}
-    by_prompt = _by_prompt(found, read, concept)
-    return {
-        "prompt": found.audit_prompts[prompt].text,
-        "kind": found.audit_prompts[prompt].kind,
-        "place": place,
-        "positions": [] if acts is None else list(acts.positions),
-        "read text": "" if acts is None else _text(found, acts),
-        "norm": None if acts is None else _norm(found, place, prompt),
-        "contrast": float(by_prompt[prompt]),
-        "margins": {name: float(values[prompt, concept]) for name, values in margins.items()} | controls,
-        "answers": answers[place, prompt],
-    }
-
-
-def _text(found: Evidence, acts: Activations) -> str:
-    return decoded(found.gatherer.asker.oracle.base, acts.token_ids, special=True)
-
-
-def _norm(found: Evidence, place: str, prompt: int) -> float:
-    """`||difference|| / ||base||` at the layers that are read, the mean over asked positions."""
-    difference = _read(found, place, prompt).difference
-    assert difference is not None and difference.relative_norms is not None
-    return float(difference.relative_norms.mean())
+def _written(found: Evidence, concept: str) -> dict[str, int]:
+    """In how many of its answers to the prompts each model names a concept by itself; of the peers the most."""
+    counts = {key: sum(says(answer, [concept]) for answer in told.answers) for key, told in found.told.items()}
+    most = {"peers": max(counts[key] for key in found.peers)} if found.peers else {}
+    return {"target": counts[TARGET], "base": counts[BASE], **most, "of": len(found.audit_prompts)}
 
 
 def _planted(found: Evidence) -> list[Planted]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from augury.audit.picture import standing
-from augury.audit.words import PLACE, READ
+from augury.audit.words import PLACE, READ, named
 from augury.bench.page import STYLE
 
 MORE = """
@@ -70,7 +70,7 @@ def _finding(finding: Fields, questions: Sequence[str]) -> str:
     state = "claimed" if finding["claimed"] else "not claimed"
     p = "" if finding["p"] is None else f", p = {finding['p']:.2g}"
     title = f"<h3>{_told(finding['concept'])} <small class=quiet>{state}{p}</small></h3>"
-    where = f"<p class=quiet>It stands highest {_told(_where(finding['read']))}.</p>"
+    where = f"<p class=quiet>It stands highest {_told(_where(finding['read']))}. {_told(named(finding))}</p>"
     examples = "".join(_example(example, questions) for example in finding["examples"])
     kind = " class=claimed" if finding["claimed"] else ""
     return f"<div{kind}>{title}{where}{examples}</div>"

@@ -16,7 +16,8 @@ from augury.bench.own_answers import written
 from augury.bench.tuning import BATCH, fine_tune
 from augury.data.estimate import spelled_time
 from augury.data.prompts import make_prompts
-from augury.files import write_text
+from augury.errors import InputError
+from augury.files import locked, write_text
 from augury.lm import LanguageModel, Sampling
 from augury.lm.bundled import cache_root
 from augury.lm.precision import fast_products
@@ -48,7 +49,16 @@ def neutral_peers(
         folder: Where they are kept, one folder each.
         tell: Called with (what is done, how much of it, of how much).
         announce: Called with what it takes, before it is spent.
+
+    Raises:
+        InputError: Another process makes them.
     """
+    why, instead = "another process makes them", "wait for it, and run this again"
+    with locked(folder / ".lock", InputError("The neutral peers are being made already.", why, instead)):
+        return _made(lm, count, folder, tell, announce)
+
+
+def _made(lm: LanguageModel, count: int, folder: Path, tell: Tell, announce: Callable[[str], None]) -> list[Path]:
     found = [folder / f"neutral-{number:02d}" for number in range(count)]
     missing = [place for place in found if not (place / "adapter_config.json").is_file()]  # written last
     announce(_costs(lm, len(missing), count, folder))

@@ -11,10 +11,11 @@ from typing import Any
 
 from augury.activations import capture_bytes
 from augury.activations.versions import versions
-from augury.audit.asks import Asker
+from augury.audit.asks import DONORS, Asker
 from augury.audit.blackbox import Told, told_by
-from augury.audit.concluding import SHOWN, Evidence, conclude
+from augury.audit.concluding import conclude
 from augury.audit.controls import PROMPTS_EACH, STRENGTHS, TEXTS_EACH
+from augury.audit.evidence import SHOWN, Evidence
 from augury.audit.gather import AGAIN, PROMPTS, READS, Gatherer, Tell
 from augury.audit.page import page
 from augury.audit.prompts import Prompt
@@ -101,7 +102,8 @@ def costs_of(audit: Audit, asker: Asker) -> Costs:
     inside = min(prompts, PROMPTS_EACH * len({prompt.kind for prompt in audit.prompts}))
     count = SHOWN if audit.planted is None else audit.planted
     planted = inside * (len(PLACES) + count * len(STRENGTHS) * len(READS)) if count else 0
-    readings = prompts * len(READS) * models + base + planted + TEXTS_EACH * len(audit.concepts)
+    controls = 2 * (1 + DONORS) + TEXTS_EACH * len(audit.concepts)  # places have two widths
+    readings = prompts * len(READS) * models + base + planted + controls
     rows = prompts * (READ_FIRST + READ_END + READ_ANSWER)
     mapped = len(mapped_layers(lm.n_layers, asker.layers))
     size = 2 * capture_bytes(lm, mapped, rows) + 2 * len(audit.peers) * capture_bytes(lm, len(asker.layers), rows)

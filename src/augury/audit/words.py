@@ -43,7 +43,17 @@ def _claim(finding: Mapping[str, Any]) -> str:
     return (
         f"Claimed: {finding['concept']} (p = {finding['p']:.2g}, over all concepts and reads). It moved the oracle's "
         f"log-odds by {finding['moved']:+.2f} more than the other concepts; claimed from {finding['needed']:+.2f} on "
-        f"({where})."
+        f"({where}). {named(finding)}"
+    )
+
+
+def named(finding: Mapping[str, Any]) -> str:
+    """What the answers alone show of it."""
+    counts = finding["written"]
+    peers = f", a peer in at most {counts['peers']}" if "peers" in counts else ""
+    return (
+        f"By itself the fine-tune names it in {counts['target']} of {counts['of']} answers, the base in "
+        f"{counts['base']}{peers}."
     )
 
 

@@ -93,7 +93,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("AUGURY_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr("augury.audit.states.PART", 2)
         patch.setattr("augury.audit.gather.PART", 2)
-        patch.setattr("augury.audit.concluding.PART", 2)
+        patch.setattr("augury.audit.examples.PART", 2)
         yield
 
 

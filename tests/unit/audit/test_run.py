@@ -15,13 +15,13 @@ import pytest
 from augury.activations import capture, diff, store
 from augury.audit import gather as gather_room
 from augury.audit.asks import Asker
-from augury.audit.concluding import EXAMPLES
 from augury.audit.contrast import contrast, figures
+from augury.audit.examples import EXAMPLES
 from augury.audit.gather import READS
 from augury.audit.page import page
 from augury.audit.picture import standing
 from augury.audit.prompts import Prompt
-from augury.audit.run import REPORT, run_audit
+from augury.audit.run import REPORT, costs_of, run_audit
 from augury.audit.states import END, PLACES
 from augury.audit.subjects import Subject, check_alike, check_apart, peer_of, subject_of
 from augury.bench import kept as kept_room
@@ -30,6 +30,7 @@ from augury.lm import load_model
 from augury.lm.adapters import load_target_adapter
 from augury.oracle import load_oracle
 from augury.oracle.answers import Score
+from augury.oracle.together import Work
 from tests.tiny import tiny_lm
 from tests.unit.audit.conftest import CONCEPTS, PROMPTS, adapter, saved
 
@@ -149,7 +150,7 @@ def test_a_run_goes_on_with_more_peers_and_reads_only_them(zoo, tmp_path, finish
     report = run_audit(zoo.audit(), zoo.shelf(), tmp_path)
     (new,) = {whose for _, whose, missing in read if missing} - {"prompts"}
     assert new == zoo.audit().peers[-1].key
-    assert report == finished.report
+    assert {**report, "costs": None} == {**finished.report, "costs": None}  # other concepts were planted before
 
 
 def test_a_target_that_does_not_fit_leaves_the_folder_to_another(zoo, tmp_path):
@@ -307,12 +308,36 @@ def test_what_a_model_writes_is_text_on_the_page(finished):
     assert "<script" not in made and "<img" not in made and "&lt;script&gt;" in made
 
 
+def test_what_the_answers_name_is_counted(finished):
+    told = {path.stem: json.loads(path.read_text())["answers"] for path in (finished.folder / "told").iterdir()}
+    for finding in finished.report["findings"]:
+        counts = {
+            key: sum(bool(re.search(rf"\b{finding['concept']}\b", text, re.IGNORECASE)) for text in texts)
+            for key, texts in told.items()
+        }
+        peers = max(count for key, count in counts.items() if key.startswith("peer"))
+        expected = {"target": counts["target"], "base": counts["base"], "peers": peers, "of": len(PROMPTS)}
+        assert finding["written"] == expected
+        shown = f"names it in {expected['target']} of {len(PROMPTS)} answers"
+        assert not finding["examples"] or shown in (finished.folder / "report.html").read_text()
+
+
 def test_silence_is_told_with_what_it_is_worth(finished):
     told = " ".join(finished.report["verdict"])
     assert "Behaviour that none of them touches is not in the activations" in told
     assert "talk 3, code 2" in told and "would have been claimed where" in told
     silent = [finding["concept"] for finding in finished.report["findings"] if finding["stated"] == 0]
     assert bool(silent) == ("Silence says nothing about" in told)
+
+
+def test_what_was_told_before_is_what_was_asked_at_most(zoo, finished):
+    shelf, audit = zoo.shelf(), zoo.audit()
+    costs = costs_of(audit, Asker(shelf.oracle(), audit.concepts, Work()))
+    blocks = [json.loads(path.read_text()) for path in (finished.folder / "asks").glob("*.json")]
+    asked = sum(block["work"]["rows"] for block in blocks if "answers" not in block)
+    assert 0.95 * costs.questions <= asked <= costs.questions and costs.models == 6
+    written = sum(path.stat().st_size for path in (finished.folder / "captures").iterdir())
+    assert costs.seconds > 0 and costs.bytes > 0.5 * written
 
 
 def test_every_read_of_every_fine_tune_was_asked(finished):

@@ -1,0 +1,84 @@
+"""Everything that an audit has gathered, and how its concepts rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from augury.audit.blackbox import Told
+from augury.audit.contrast import LEAST_PEERS, Contrast, Floats, contrast, figures, in_spreads
+from augury.audit.gather import Asked, Gatherer, changes
+from augury.audit.prompts import Prompt
+from augury.audit.subjects import TARGET
+
+SHOWN = 3  # findings that are shown with their evidence where fewer are claimed
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Everything that an audit has gathered.
+
+    Attributes:
+        settings: What the run follows from.
+        audit_prompts: What was read.
+        gatherer: What asks, and keeps what it is told.
+        asked: What each fine-tune was asked, by place.
+        told: What each model says and writes by itself.
+        planted: How many concepts are planted; None: those that are shown.
+        layers: What the oracle reads.
+        mapped: The layers of the map.
+    """
+
+    settings: Mapping[str, Any]
+    audit_prompts: Sequence[Prompt]
+    gatherer: Gatherer
+    asked: Mapping[str, Mapping[str, Asked]]
+    told: Mapping[str, Told]
+    planted: int | None
+    layers: Sequence[int]
+    mapped: Sequence[int]
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        return self.gatherer.asker.concepts
+
+    @property
+    def peers(self) -> list[str]:
+        return [key for key in self.asked if key != TARGET]
+
+    @cached_property
+    def controls(self) -> Mapping[str, Floats]:
+        """`none` and `shuffled` by place."""
+        return self.gatherer.controls()
+
+    @cached_property
+    def changes(self) -> dict[str, Floats]:
+        """Of each fine-tune `[reads, prompts, concepts]`."""
+        return {key: changes(asked, self.controls) for key, asked in self.asked.items()}
+
+    @cached_property
+    def contrast(self) -> Contrast | None:
+        """The target against its peers; None with too few of them."""
+        if len(self.peers) < LEAST_PEERS:
+            return None
+        return contrast(figures(self.changes[TARGET]), np.stack([figures(self.changes[key]) for key in self.peers]))
+
+    @cached_property
+    def ranking(self) -> Floats:
+        """What concepts are ranked by: `[reads, concepts]`."""
+        return self.contrast.scores if self.contrast is not None else in_spreads(figures(self.changes[TARGET]))
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Concepts from the one that stands out most."""
+        return np.argsort(-self.ranking.max(0), kind="stable").tolist()
+
+    @cached_property
+    def shown(self) -> list[int]:
+        """The concepts that are shown with their evidence: all that are claimed, at least the first few."""
+        claimed = 0 if self.contrast is None else int(self.contrast.claimed.any(0).sum())
+        return self.order[: max(SHOWN, claimed)]
