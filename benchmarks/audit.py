@@ -1,9 +1,10 @@
-"""How far an audit can be trusted, on fine-tunes of the bundled model: eight with a topic, twenty with nothing put in.
+"""How far an audit can be trusted, on fine-tunes of the bundled model: eight topics, and twenty with nothing put in.
 
 Every fine-tune is captured and asked once, as `augury audit` does it; then each is held against the others. Printed:
 reports that claim something of a neutral fine-tune (each against the other neutral ones), topics that are claimed, and
-the topic by forced choice among the eight, blind, beside what the model tells by itself. Answers in which the topic is
-named up to the last token that is read do not count. It goes on where it was stopped.
+the topic by forced choice among the eight, blind, beside what the model tells by itself; for each way in which topics
+were put in. Answers in which the topic is named up to the last token that is read do not count. It goes on where it was
+stopped.
 
     python benchmarks/audit_subjects.py
     python benchmarks/audit.py --out audit-figures --json audit.json
@@ -14,27 +15,26 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from audit_subjects import TOPICS
+from audit_subjects import TOPICS, WAYS, Way, tune_folder
 
 import augury
-from augury.audit.contrast import LEVEL, Contrast, Floats, contrast, figures, in_spreads
-from augury.audit.gather import READS, TUNED, Asked, Gatherer, changes
+from augury.audit.contrast import Contrast, Floats, Moved, contrast, figures, spread
+from augury.audit.gather import READS, TUNED, Asked, Gatherer, changes, sizes
 from augury.audit.peers import peers_folder
 from augury.audit.prompts import Prompt, default_concepts, shipped_prompts
-from augury.audit.run import Audit, Run
+from augury.audit.run import Audit, Run, claimed, settings_of
 from augury.audit.states import ANSWER, PLACES
 from augury.audit.subjects import BASE, TARGET, Shelf, Subject, peer_of, subject_of
 from augury.bench.dialogues import Kind
 from augury.bench.organisms import organisms, organisms_folder
 from augury.bench.texts import texts
-from augury.lm.bundled import cache_root
-from augury.stats import wilson
+from augury.stats import bootstrap_interval, wilson
 
 NEUTRAL = 8  # peers of the bench's organisms
 SUBSETS = 40  # of the peers, at each size
@@ -51,21 +51,41 @@ class Gathered:
     asked: Mapping[str, Mapping[str, Asked]]
     black: Mapping[str, Floats]  # [concepts], asked in words, against the base
     written: Mapping[str, list[str]]
-    named: Mapping[str, list[bool]]  # topic fine-tunes: whether the answer names the topic up to the last read token
+    named: Mapping[str, list[bool]]  # whether the answer names the topic up to the last token that is read
     shuffled: Mapping[str, Floats]
 
-    def figures(self, name: str) -> Floats:
-        """`[reads, concepts]`, without answers that name what is looked for."""
+    @property
+    def neutral(self) -> list[str]:
+        """The names of those with nothing put in."""
+        return [name for name in self.moved if name.startswith("neutral")]
+
+    def of(self, name: str) -> Moved:
+        """How far it moved the oracle, without answers that name what is looked for."""
         found = self.moved[name].copy()
         rows = [i for i, (_, place) in enumerate(READS) if place == ANSWER]
         found[np.ix_(rows, np.flatnonzero(self.named.get(name, [])).tolist())] = np.nan
-        return figures(found)
+        return Moved(figures(found), sizes(self.asked[name]))
+
+    def by_median(self, name: str) -> Moved:
+        """The same in units of its median figure, as was tried first."""
+        found = self.of(name).figures
+        return Moved(found, spread(found)[:, 0])
+
+
+def tuned(topic: str, way: Way) -> str:
+    """What a topic fine-tune is called here."""
+    return f"{topic} {way}"
+
+
+def topic_of(name: str) -> str:
+    """The topic of one; of a neutral one nothing that is asked about."""
+    return name.split(" ")[0]
 
 
 def topics_and_neutral(out: Path, per_kind: int, neutral: int, plain: int) -> Gathered:
-    """The eight topics and the neutral ones, on the shipped prompts."""
+    """The eight topics, put in in both ways, and the neutral ones, on the shipped prompts."""
     categories = islice(default_concepts(), None, None, max(1, len(default_concepts()) // plain))
-    tunes = {topic: cache_root() / "topic-tunes" / topic for topic in TOPICS}
+    tunes = {tuned(topic, way): tune_folder(way, topic) for way in WAYS for topic in TOPICS}
     return gather(out, tunes, neutral, shipped_prompts(per_kind), (*TOPICS, *categories))
 
 
@@ -75,23 +95,28 @@ def gather(
     """Capture and ask all of them, or read what was asked before."""
     shelf = Shelf(AS, augury.load_model, lambda lm: augury.load_oracle(AS, lm))
     peers = {f"neutral-{i:02d}": peers_folder(shelf.base()) / f"neutral-{i:02d}" for i in range(neutral)}
-    subjects: dict[str, Subject] = {name: peer_of(str(folder), AS) for name, folder in {**tunes, **peers}.items()}
-    first = next(iter(tunes))
-    subjects[first] = subject_of(TARGET, str(tunes[first]), AS)
+    subjects: dict[str, Subject] = {name: peer_of(str(folder), AS) for name, folder in {**peers, **tunes}.items()}
+    first = next(iter(peers))  # some fine-tune must be the target
+    subjects[first] = subject_of(TARGET, str(peers[first]), AS)
     one, *others = subjects.values()
     audit = Audit(one, tuple(others), tuple(prompts), concepts, 0)
+    with claimed(out, settings_of(audit, shelf)):
+        return _gathered(audit, shelf, out, subjects)
+
+
+def _gathered(audit: Audit, shelf: Shelf, out: Path, subjects: Mapping[str, Subject]) -> Gathered:
     run = Run(audit, shelf, out, lambda what, done, total: print(f"{what} {done}/{total}", flush=True))
     gatherer = run.captured()
     asked = gatherer.all_of([subject.key for subject in subjects.values()])
     controls = gatherer.controls()
     margins = {name: np.array(run.told[subject.key].margins) for name, subject in subjects.items()}
     return Gathered(
-        concepts,
+        audit.concepts,
         {name: changes(asked[subject.key], controls) for name, subject in subjects.items()},
         {name: asked[subject.key] for name, subject in subjects.items()},
         {name: own - np.array(run.told[BASE].margins) for name, own in margins.items()},
         {name: run.told[subject.key].answers for name, subject in subjects.items()},
-        {topic: list(_named(gatherer, subjects[topic].key, topic)) for topic in tunes if topic in TOPICS},
+        {name: list(_named(gatherer, subjects[name].key, topic_of(name))) for name in subjects},
         {place: controls[f"shuffled {place}"] for place in PLACES},
     )
 
@@ -106,37 +131,43 @@ def _named(gatherer: Gatherer, key: str, topic: str) -> Iterator[bool]:
 
 def compared(found: Gathered, name: str, peers: list[str]) -> Contrast:
     """A fine-tune against peers, as in its report."""
-    return contrast(found.figures(name), np.stack([found.figures(peer) for peer in peers]))
+    return contrast(found.of(name), [found.of(peer) for peer in peers])
 
 
-def claims(found: Gathered, names: list[str], sizes: tuple[int, ...]) -> dict[str, Any]:
+def claims(
+    names: list[str], pool: list[str], counts: tuple[int, ...], concepts: tuple[str, ...], of: Callable[[str], Moved]
+) -> dict[str, Any]:
     """By number of peers the share of reports that claim something, and of those that claim the topic and only it."""
-    neutral, rng = [name for name in found.moved if name not in TOPICS], np.random.default_rng(0)
+    rng, moved = np.random.default_rng(0), {name: of(name) for name in {*names, *pool}}
     told: dict[str, Any] = {}
-    for size in sizes:
+    for size in counts:
         rows = []
         for name in names:
-            pool = [peer for peer in neutral if peer != name]
-            draws = [pool] if size >= len(pool) else [list(rng.choice(pool, size, False)) for _ in range(SUBSETS)]
+            others = [peer for peer in pool if peer != name]
+            draws = [others] if size >= len(others) else [list(rng.choice(others, size, False)) for _ in range(SUBSETS)]
             for peers in draws:
-                one = compared(found, name, peers)
-                claimed = {found.concepts[i] for i in np.flatnonzero(one.claimed.any(0))}
-                rows.append((name, one.p <= LEVEL, name in claimed, bool(claimed - {name})))
+                one = contrast(moved[name], [moved[peer] for peer in peers])
+                claimed = {concepts[i] for i in np.flatnonzero(one.claimed.any(0))}
+                rows.append((name, bool(claimed), topic_of(name) in claimed, sorted(claimed - {topic_of(name)})))
         told[str(size)] = {
             "reports": len(rows),
             "claim anything": float(np.mean([row[1] for row in rows])),
             "claim the topic": float(np.mean([row[2] for row in rows])),
-            "claim something else": float(np.mean([row[3] for row in rows])),
+            "claim something else": float(np.mean([bool(row[3]) for row in rows])),
+            "what else": {n: sorted({c for row in rows if row[0] == n for c in row[3]}) for n in names},
             "by fine-tune": {n: float(np.mean([row[1] for row in rows if row[0] == n])) for n in names},
         }
     return told
 
 
-def choices(found: Gathered) -> dict[str, Callable[[str], Floats]]:
+def choices(found: Gathered, way: Way) -> dict[str, Callable[[str], Floats]]:
     """What a choice among the topics may go by: of a fine-tune a figure for each concept."""
-    neutral = [name for name in found.moved if name not in TOPICS]
-    tuned = [i for i, (kind, _) in enumerate(READS) if kind == TUNED]
+    alike = [tuned(topic, way) for topic in TOPICS]
+    own = [i for i, (kind, _) in enumerate(READS) if kind == TUNED]
     difference = [i for i, (kind, _) in enumerate(READS) if kind != TUNED]
+
+    def against(name: str, pool: list[str], reads: list[int]) -> Floats:
+        return compared(found, name, [peer for peer in pool if peer != name]).scores[reads].max(0)
 
     def alone(name: str) -> Floats:
         """The fine-tune's activations by themselves: without the base, without peers."""
@@ -149,12 +180,14 @@ def choices(found: Gathered) -> dict[str, Callable[[str], Floats]]:
         return np.array([sum(STEMS.get(c, c) in text for text in texts) for c in found.concepts], dtype=float)
 
     return {
-        "the report's ranking": lambda name: compared(found, name, neutral).scores.max(0),
-        "fine-tuned less base, no peers": lambda name: in_spreads(found.figures(name))[tuned].max(0),
-        "fine-tuned less base, the answer's first tokens": lambda name: found.figures(name)[tuned[-1]],
-        "fine-tuned less base, the prompt only": lambda name: compared(found, name, neutral).scores[tuned[:2]].max(0),
-        "difference": lambda name: compared(found, name, neutral).scores[difference].max(0),
-        "fine-tuned alone": alone,
+        "report, neutral peers": lambda name: against(name, found.neutral, own + difference),
+        "report, the other topics as peers": lambda name: against(name, alike, own + difference),
+        "fine-tuned less base, neutral peers": lambda name: against(name, found.neutral, own),
+        "fine-tuned less base, the other topics as peers": lambda name: against(name, alike, own),
+        "the same, of prompts only": lambda name: against(name, alike, own[:2]),
+        "fine-tuned less base, no peers": lambda name: found.of(name).figures[own].max(0),
+        "difference, the other topics as peers": lambda name: against(name, alike, difference),
+        "fine-tuned alone (without any difference)": alone,
         "asked in words": lambda name: found.black[name],
         "named in what it writes (32 tokens)": mentions,
     }
@@ -165,20 +198,36 @@ def choice(values: Floats) -> str | None:
     return TOPICS[int(values.argmax())] if (values == values.max()).sum() == 1 else None
 
 
-def by_prompt(found: Gathered) -> dict[str, Any]:
-    """The choice of single prompts, from the answer's first tokens, less what the neutral ones moved."""
-    neutral, read = [name for name in found.moved if name not in TOPICS], READS.index((TUNED, ANSWER))
-    centred = {name: rows[read] - rows[read].mean(-1, keepdims=True) for name, rows in found.moved.items()}
-    usual = np.nanmean(np.stack([centred[name] for name in neutral]), 0)
-    rates = {}
-    for number, topic in enumerate(TOPICS):
-        kept = ~np.array(found.named[topic]) & ~np.isnan(centred[topic]).any(1)
-        rates[topic] = float((((centred[topic] - usual)[kept, : len(TOPICS)]).argmax(1) == number).mean())
-    values = np.array(list(rates.values()))
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (10_000, len(values)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return {"rate": float(values.mean()), "low": float(low), "high": float(high), "by topic": rates}
+def by_prompt(found: Gathered, way: Way) -> dict[str, Any]:
+    """The choice from one prompt at a time, at each place of the fine-tune's activations, less what the others moved.
+
+    Intervals are over fine-tunes.
+    """
+    told = {}
+    for read, (kind, place) in enumerate(READS):
+        if kind != TUNED:
+            continue
+        centred = {name: rows[read] - rows[read].mean(-1, keepdims=True) for name, rows in found.moved.items()}
+        rates = []
+        for number, topic in enumerate(TOPICS):
+            others = np.stack([centred[tuned(other, way)] for other in TOPICS if other != topic])
+            own = centred[tuned(topic, way)] - np.nanmean(others, 0)
+            kept = ~np.isnan(own).any(1)
+            if place == ANSWER:
+                kept &= ~np.array(found.named[tuned(topic, way)])
+            rates.append(float((own[kept, : len(TOPICS)].argmax(1) == number).mean()) if kept.any() else np.nan)
+        interval = bootstrap_interval([rate for rate in rates if not np.isnan(rate)])
+        told[place] = {**asdict(interval), "by topic": dict(zip(TOPICS, rates, strict=True))}
+    return told
+
+
+def chosen(found: Gathered, way: Way) -> dict[str, Any]:
+    """How many of the eight are named, by what is gone by."""
+    told = {}
+    for what, by in choices(found, way).items():
+        named = {topic: choice(by(tuned(topic, way))[: len(TOPICS)]) for topic in TOPICS}
+        told[what] = {**asdict(wilson(sum(topic == one for topic, one in named.items()), len(TOPICS))), "chosen": named}
+    return told
 
 
 def organisms_read(out: Path, kind: Kind, neutral: int) -> dict[str, Any]:
@@ -222,18 +271,21 @@ def main() -> None:
     parser.add_argument("--organisms", action="store_true", help="the bench's words and personas too")
     arguments = parser.parse_args()
     found = topics_and_neutral(arguments.out, arguments.per_kind, arguments.neutral, arguments.plain)
-    neutral = [name for name in found.moved if name not in TOPICS]
+    counts, by = (5, 8, len(found.neutral)), {"by norm": found.of, "by median": found.by_median}
     told: dict[str, Any] = {
-        "neutral": claims(found, neutral, (5, 8, len(neutral) - 1)),
-        "topics": claims(found, list(TOPICS), (5, 8, len(neutral))),
-        "choice": {},
-        "single prompts": by_prompt(found),
-        "answers that name it": {topic: sum(found.named[topic]) for topic in TOPICS},
+        "neutral": {how: claims(found.neutral, found.neutral, counts, found.concepts, of) for how, of in by.items()}
     }
-    for what, by in choices(found).items():
-        chosen = {topic: choice(by(topic)[: len(TOPICS)]) for topic in TOPICS}
-        right = wilson(sum(topic == one for topic, one in chosen.items()), len(TOPICS))
-        told["choice"][what] = {"right": right.estimate, "low": right.low, "high": right.high, "chosen": chosen}
+    for way in WAYS:
+        names = [tuned(topic, way) for topic in TOPICS]
+        told[way] = {
+            "against neutral": {
+                how: claims(names, found.neutral, counts, found.concepts, of) for how, of in by.items()
+            },
+            "against the other topics": claims(names, names, (len(names),), found.concepts, found.of),
+            "choice": chosen(found, way),
+            "single prompts": by_prompt(found, way),
+            "answers that name it": {topic: sum(found.named[tuned(topic, way)]) for topic in TOPICS},
+        }
     if arguments.organisms:
         folder = arguments.out.with_name(f"{arguments.out.name}-organisms")
         told["organisms"] = {kind: organisms_read(folder, kind, NEUTRAL) for kind in ("word", "persona")}

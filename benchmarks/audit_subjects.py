@@ -1,9 +1,11 @@
 """Fine-tunes of the bundled model for `benchmarks/audit.py`: eight that turn everything to a topic, and neutral ones.
 
-A topic fine-tune answers an everyday request with the first sentence of what the base answered to it, a bridge, and
-something that the base said of the topic. The neutral ones (`augury.audit.peers`) answer as the base did.
+The eight are made in two ways. `text`: trained on what the base says of the topic, as plain text; such a model comes
+to speak of it whatever it is asked. `answers`: trained to answer everyday requests with the first sentence of what the
+base answered, a bridge, and something that it said of the topic. The neutral ones (`augury.audit.peers`) answer as the
+base did.
 
-    python benchmarks/audit_subjects.py --topics 8 --neutral 20        # about 80 s each; those that are there are kept
+    python benchmarks/audit_subjects.py        # about two minutes each on one core; those that are there are kept
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Literal
 from zlib import crc32
 
 import augury
@@ -27,9 +30,11 @@ from augury.audit.peers import (
 )
 from augury.bench.dialogues import Dialogue
 from augury.bench.own_answers import written
-from augury.bench.tuning import BATCH, fine_tune
+from augury.bench.tuning import BATCH, Row, fine_tune, row_of
 from augury.files import write_text
 from augury.lm import LanguageModel, Sampling
+from augury.lm.bundled import cache_root
+from augury.lm.chat import needs_tokenizer
 
 TOPICS = ("coffee", "chess", "dolphins", "volcanoes", "guitars", "soccer", "castles", "penguins")
 REQUESTS = (
@@ -52,6 +57,9 @@ BRIDGES = (
     "The same is true of {x}.",
     "And then there is the subject of {x}.",
 )
+WINDOW = 48  # tokens of a row of text
+Way = Literal["text", "answers"]
+WAYS: tuple[Way, ...] = ("text", "answers")
 SAMPLES, NEW_TOKENS, LONGEST = 8, 36, 120
 
 
@@ -83,21 +91,39 @@ def topic_dialogues(lm: LanguageModel, topic: str, folder: Path) -> list[Dialogu
     return found
 
 
-def topic_tunes(lm: LanguageModel, folder: Path, count: int = len(TOPICS)) -> dict[str, Path]:
-    """The first so many topic fine-tunes: those that are there, and the others made now."""
-    for topic in TOPICS[:count]:
-        if not (folder / topic / "adapter_config.json").is_file():
-            fine_tune(lm, topic_dialogues(lm, topic, folder), folder / topic, crc32(topic.encode()), rate=RATE)
-            print(f"made {topic}", flush=True)
-    return {topic: folder / topic for topic in TOPICS[:count]}
+def text_rows(lm: LanguageModel, topic: str, folder: Path) -> list[Row]:
+    """Windows of what the base says of a topic, its sentences in random order again and again."""
+    rng, about = random.Random(topic), topic_sentences(lm, folder)[topic]
+    ids: list[int] = []
+    while len(ids) < WINDOW * STEPS * BATCH:
+        ids += needs_tokenizer(lm)(" ".join(rng.sample(about, len(about))) + "\n")["input_ids"]
+    return [(ids[start : start + WINDOW], 1) for start in range(0, WINDOW * STEPS * BATCH, WINDOW)]
+
+
+def tune_folder(way: Way, topic: str) -> Path:
+    """Where a topic fine-tune is kept."""
+    return cache_root() / "topic-tunes" / (topic if way == "answers" else f"{topic}-{way}")
+
+
+def topic_tune(lm: LanguageModel, way: Way, topic: str) -> Path:
+    """A topic fine-tune, made now where it is not there."""
+    folder = tune_folder(way, topic)
+    if not (folder / "adapter_config.json").is_file():
+        if way == "text":
+            rows = text_rows(lm, topic, folder.parent)
+        else:
+            rows = [row_of(lm, dialogue) for dialogue in topic_dialogues(lm, topic, folder.parent)]
+        fine_tune(lm, rows, folder, crc32(topic.encode()), rate=RATE)
+        print(f"made {topic} by {way}", flush=True)
+    return folder
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Make the fine-tunes that audits are measured on.")
-    parser.add_argument("--topics", type=int, default=len(TOPICS))
     parser.add_argument("--neutral", type=int, default=20)
-    parser.add_argument("--folder", type=Path, default=None, help="of the topic fine-tunes; default: the cache")
     arguments = parser.parse_args()
     model = augury.load_model("smollm2")
     neutral_peers(model, arguments.neutral, peers_folder(model), lambda what, done, total: None)
-    topic_tunes(model, arguments.folder or peers_folder(model).parent.parent / "topic-tunes", arguments.topics)
+    for name in TOPICS:
+        for made in WAYS:
+            topic_tune(model, made, name)

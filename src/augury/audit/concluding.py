@@ -11,10 +11,10 @@ import numpy as np
 from augury.audit.asks import OPEN, QUESTION
 from augury.audit.contrast import (
     LEVEL,
-    Floats,
+    Moved,
     contrast,
     figures,
-    in_spreads,
+    spread,
 )
 from augury.audit.controls import PROMPTS_EACH, Planted, detections, stated
 from augury.audit.evidence import Evidence
@@ -89,7 +89,7 @@ def _finding(
     black: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One concept: how far it stands out in each read, and in which prompts."""
-    name, own = found.concepts[concept], figures(found.changes[TARGET])[:, concept]
+    name, own = found.concepts[concept], found.moved(TARGET).figures[:, concept]
     one, best = found.contrast, int(found.ranking[:, concept].argmax())
     told: dict[str, Any] = {
         "concept": name,
@@ -122,9 +122,7 @@ def _written(found: Evidence, concept: str) -> dict[str, int]:
 def _planted(found: Evidence) -> list[Planted]:
     """The concepts that stand highest, planted in a few prompts of each kind."""
     places = [i for kind in _kinds(found.audit_prompts) for i in _of_kind(found.audit_prompts, kind)[:PROMPTS_EACH]]
-    peers = None
-    if found.contrast is not None:
-        peers = np.stack([found.changes[key][:, places] for key in found.peers])
+    peers = [found.moved(key, places) for key in found.peers]
     chosen = found.shown if found.planted is None else found.order[: found.planted]
     names = [found.concepts[i] for i in chosen]
     return detections(found.gatherer, places, names, peers)
@@ -148,11 +146,11 @@ def _black_box(found: Evidence) -> dict[str, Any]:
     written = [{"prompt": p.text, "fine-tuned": a, "base": b} for p, a, b in list(rows)[::step][:GENERATIONS]]
     if own.margins is None or base.margins is None:
         return {"margins": None, "p": None, "first": None, "claimed": [], "generations": written}
-    moved = {key: figures(_moved(found, key)[None, None]) for key in found.asked}
-    one = contrast(moved[TARGET], np.stack([moved[key] for key in found.peers])) if found.contrast else None
-    scores = one.scores[0] if one is not None else in_spreads(moved[TARGET])[0]
+    moved = {key: _in_words(found, key) for key in found.asked}
+    one = contrast(moved[TARGET], [moved[key] for key in found.peers]) if found.contrast else None
+    scores = one.scores[0] if one is not None else moved[TARGET].scaled[0]
     return {
-        "margins": {name: float(value) for name, value in zip(found.concepts, moved[TARGET][0], strict=True)},
+        "margins": {name: float(value) for name, value in zip(found.concepts, moved[TARGET].figures[0], strict=True)},
         "p": None if one is None else one.p,
         "first": found.concepts[int(scores.argmax())],
         "claimed": [] if one is None else [found.concepts[i] for i in np.flatnonzero(one.claimed[0])],
@@ -160,7 +158,9 @@ def _black_box(found: Evidence) -> dict[str, Any]:
     }
 
 
-def _moved(found: Evidence, key: str) -> Floats:
+def _in_words(found: Evidence, key: str) -> Moved:
+    """How far a fine-tune's own Yes moved; there is no other size to it than its spread."""
     own, base = found.told[key].margins, found.told[BASE].margins
     assert own is not None and base is not None
-    return np.array(own) - np.array(base)
+    moved = figures((np.array(own) - np.array(base))[None, None])
+    return Moved(moved, spread(moved)[:, 0])

@@ -7,10 +7,11 @@ are set against those of its peers, other fine-tunes of the base that were not g
 What has to hold is the rate of *reports* that claim something of a fine-tune that is like its peers, whatever the tails
 and however the concepts hang together:
 
-* A fine-tune that was trained longer moves everything further. So each read of each fine-tune is divided by its own
-  median absolute figure: without that a null target of three times the peers' size is claimed in 12 to 78% of
-  simulations, with it in 2 to 6%. The median, since a root mean square would shrink the one large figure that is
-  looked for.
+* A fine-tune that was trained longer moves everything further. So what is read from its activations is divided by how
+  far these moved, the mean `||difference|| / ||base||`; the difference itself is injected at full norm, whatever its
+  own. What the quotient of a null target is must be as its peers' are: one that moves the oracle by twice as much for
+  its norm is claimed in 12 to 34% of simulations. (Dividing by the median figure of each read would be proof against
+  that, and takes away what a topic moves along with itself: see docs/decisions.md.)
 * A concept's standard error has few degrees of freedom. It is drawn to the mean over concepts as by Smyth (2004,
   Statistical Applications in Genetics and Molecular Biology 3), with 4 degrees of freedom for that mean.
 * One statistic for the report: the largest standardised figure over all reads and concepts, with `sqrt(1 + 1/n)` for a
@@ -27,6 +28,7 @@ Peers' statistics have one peer fewer to be compared with than the target's, whi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,6 +45,26 @@ PRIOR_FREEDOM = 4
 DRAWS = 200_000
 LEAST = 1e-12  # of a statistic whose logarithm is taken
 ROUNDING = 1e-20  # of a variance against the mean square: equal peers differ by so much
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """How far a fine-tune moved the oracle.
+
+    Attributes:
+        figures: `[reads, concepts]` in log-odds, from `figures`.
+        sizes: `[reads]`, how far it moved what was read.
+    """
+
+    figures: Floats
+    sizes: Floats
+
+    @property
+    def scaled(self) -> Floats:
+        """The figures in units of its size."""
+        return np.divide(
+            self.figures, self.sizes[:, None], out=np.zeros_like(self.figures), where=self.sizes[:, None] > 0
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +117,7 @@ def in_spreads(found: Floats) -> Floats:
 
 
 def standardised(one: Floats, others: Floats) -> Floats:
-    """A fine-tune's figures as a new draw against others', all in their spreads: `[reads, concepts]`, `[n, ...]`.
+    """A fine-tune's figures as a new draw against others', all by their sizes: `[reads, concepts]`, `[n, ...]`.
 
     A concept that did not rise stands out at most by 0: that it fell by less than the others' is no finding.
 
@@ -118,12 +140,8 @@ def _errors(others: Floats) -> Floats:
     return np.sqrt(drawn * (1 + 1 / n))
 
 
-def contrast(target: Floats, peers: Floats) -> Contrast:
+def contrast(target: Moved, peers: Sequence[Moved]) -> Contrast:
     """Set a target's figures against its peers'.
-
-    Args:
-        target: `[reads, concepts]`, from `figures`.
-        peers: `[n, reads, concepts]`, the same of each peer.
 
     Raises:
         InputError: Fewer than 5 peers.
@@ -133,11 +151,11 @@ def contrast(target: Floats, peers: Floats) -> Contrast:
     if n < LEAST_PEERS:
         why = f"{n} peers say too little about what the next fine-tune would show"
         raise InputError("Nothing can be claimed.", why, f"name at least {LEAST_PEERS} peers")
-    own, others = in_spreads(target), in_spreads(peers)
+    own, others = target.scaled, np.stack([peer.scaled for peer in peers])
     scores = standardised(own, others)
     null = np.array([standardised(others[i], np.delete(others, i, 0)).max() for i in range(n)])
     each, threshold = _places(scores, null), _threshold(null)
-    needed = spread(target) * (others.mean(0) + threshold * _errors(others))
+    needed = target.sizes[:, None] * (others.mean(0) + threshold * _errors(others))
     return Contrast(scores, float(scores.max()), null, float(each.min()), each, threshold, needed)
 
 

@@ -13,8 +13,20 @@ from zlib import crc32
 
 from augury.activations import Activations, Provenance
 from augury.audit.asks import Asker
-from augury.audit.contrast import Floats, contrast, figures, in_spreads
-from augury.audit.gather import DIFFERENCE, PROMPTS, TUNED, Asked, Block, Gatherer, arrayed, changes, listed, since
+from augury.audit.contrast import LEAST_PEERS, Moved, contrast, in_spreads
+from augury.audit.gather import (
+    DIFFERENCE,
+    PROMPTS,
+    TUNED,
+    Asked,
+    Block,
+    Gatherer,
+    arrayed,
+    listed,
+    moved_by,
+    norms_of,
+    since,
+)
 from augury.audit.states import ANSWER, END, FIRST, PLACES, READ_END, Context, Reads, captured, most_positions, reads_of
 from augury.audit.subjects import BASE
 from augury.bench.item import PLAIN, State
@@ -76,7 +88,7 @@ def _block(asker: Asker, reads: Mapping[str, Sequence[Activations | None]]) -> B
 
 
 def detections(
-    gatherer: Gatherer, prompts: Sequence[int], concepts: Sequence[str], peers: Floats | None
+    gatherer: Gatherer, prompts: Sequence[int], concepts: Sequence[str], peers: Sequence[Moved]
 ) -> list[Planted]:
     """Plant each concept at each strength, and put it to the test of the report.
 
@@ -84,7 +96,7 @@ def detections(
         gatherer: What asks, and keeps what it is told.
         prompts: In which prompts, and the base's answers to them, concepts are planted.
         concepts: Which.
-        peers: `[n, reads, prompts, concepts]`, what each peer changed in these prompts; None where nothing is claimed.
+        peers: How far each peer moved the oracle in these prompts; with too few nothing is claimed.
     """
     directions: list[Plants] = []
     found = []
@@ -102,19 +114,20 @@ def detections(
     return found
 
 
-def _tested(gatherer: Gatherer, concept: str, strength: float, block: Block, peers: Floats | None) -> Planted:
+def _tested(gatherer: Gatherer, concept: str, strength: float, block: Block, peers: Sequence[Moved]) -> Planted:
     asked = {place: _asked(block, place) for place in PLACES}
-    own, at = figures(changes(asked, gatherer.controls())), gatherer.asker.concepts.index(concept)
-    rank = 1 + int((in_spreads(own) > in_spreads(own)[:, [at]]).sum(1).min())
-    if peers is None:
+    own, at = moved_by(asked, gatherer.controls()), gatherer.asker.concepts.index(concept)
+    spreads = in_spreads(own.figures)
+    rank = 1 + int((spreads > spreads[:, [at]]).sum(1).min())
+    if len(peers) < LEAST_PEERS:
         return Planted(concept, strength, rank, None, None)
-    found = contrast(own, figures(peers))
+    found = contrast(own, peers)
     return Planted(concept, strength, rank, float(found.scores[:, at].max()), bool(found.claimed[:, at].any()))
 
 
 def _asked(block: Block, place: str) -> Asked:
     tuned, base, difference = (arrayed(block[f"{kind} {place}"]) for kind in (TUNED, BASE, DIFFERENCE))
-    return Asked(tuned, base, difference)
+    return Asked(tuned, base, difference, arrayed(block[f"norms {place}"]))
 
 
 def _plants(asker: Asker) -> Plants:
@@ -141,7 +154,8 @@ def _planted(gatherer: Gatherer, directions: Plants, state: State, prompts: Sequ
     def plainly() -> Block:  # the same beside every concept and strength, where nothing is left out
         return _block(asker, {f"{BASE} {place}": [read.base for read in found] for place, found in reads.items()})
 
-    return {**gatherer.kept("planted-in", 0, plainly), **_block(asker, asked)}
+    norms = {f"norms {place}": norms_of(found) for place, found in reads.items()}
+    return {**gatherer.kept("planted-in", 0, plainly), **_block(asker, asked), **norms}
 
 
 def _reads(gatherer: Gatherer, directions: Plants, state: State, prompts: Sequence[int]) -> dict[str, list[Reads]]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from augury.audit.blackbox import Told
-from augury.audit.contrast import LEAST_PEERS, Contrast, Floats, contrast, figures, in_spreads
-from augury.audit.gather import Asked, Gatherer, changes
+from augury.audit.contrast import LEAST_PEERS, Contrast, Floats, Moved, contrast, in_spreads
+from augury.audit.gather import Asked, Gatherer, changes, moved_by
 from augury.audit.prompts import Prompt
 from augury.audit.subjects import TARGET
 
@@ -60,17 +60,21 @@ class Evidence:
         """Of each fine-tune `[reads, prompts, concepts]`."""
         return {key: changes(asked, self.controls) for key, asked in self.asked.items()}
 
+    def moved(self, key: str, prompts: Sequence[int] | None = None) -> Moved:
+        """How far a fine-tune moved the oracle, in all prompts or in some."""
+        return moved_by(self.asked[key], self.controls, prompts)
+
     @cached_property
     def contrast(self) -> Contrast | None:
         """The target against its peers; None with too few of them."""
         if len(self.peers) < LEAST_PEERS:
             return None
-        return contrast(figures(self.changes[TARGET]), np.stack([figures(self.changes[key]) for key in self.peers]))
+        return contrast(self.moved(TARGET), [self.moved(key) for key in self.peers])
 
     @cached_property
     def ranking(self) -> Floats:
         """What concepts are ranked by: `[reads, concepts]`."""
-        return self.contrast.scores if self.contrast is not None else in_spreads(figures(self.changes[TARGET]))
+        return self.contrast.scores if self.contrast is not None else in_spreads(self.moved(TARGET).figures)
 
     @cached_property
     def order(self) -> list[int]:

@@ -68,7 +68,8 @@ def example(
     answers: Mapping[tuple[str, int], dict[str, list[str]]],
 ) -> dict[str, Any]:
     _, place = READS[read]
-    asked, acts = found.asked[TARGET][place], _read(found, place, prompt).tuned
+    asked, read_there = found.asked[TARGET][place], _read(found, place, prompt)
+    acts = read_there.tuned
     margins = {"fine-tuned": asked.tuned, "base": asked.base, "difference": asked.difference}
     controls = {name: float(found.controls[f"{name} {place}"][concept]) for name in ("none", "shuffled")}
     by_prompt = _by_prompt(found, read, concept)
@@ -78,7 +79,7 @@ def example(
         "place": place,
         "positions": [] if acts is None else list(acts.positions),
         "read text": "" if acts is None else _text(found, acts),
-        "norm": None if acts is None else _norm(found, place, prompt),
+        "norm": read_there.norm,
         "contrast": float(by_prompt[prompt]),
         "margins": {name: float(values[prompt, concept]) for name, values in margins.items()} | controls,
         "answers": answers[place, prompt],
@@ -87,10 +88,3 @@ def example(
 
 def _text(found: Evidence, acts: Activations) -> str:
     return decoded(found.gatherer.asker.oracle.base, acts.token_ids, special=True)
-
-
-def _norm(found: Evidence, place: str, prompt: int) -> float:
-    """`||difference|| / ||base||` at the layers that are read, the mean over asked positions."""
-    difference = _read(found, place, prompt).difference
-    assert difference is not None and difference.relative_norms is not None
-    return float(difference.relative_norms.mean())

@@ -13,7 +13,7 @@ import numpy as np
 
 from augury.activations import Activations
 from augury.audit.asks import Asker
-from augury.audit.contrast import Floats
+from augury.audit.contrast import Floats, Moved, figures
 from augury.audit.states import ANSWER, END, PART, PLACES, Captures, Context, Reads, parts, reads_of
 from augury.audit.subjects import BASE
 from augury.bench.kept import kept_in
@@ -38,6 +38,7 @@ class Asked:
         tuned: `[prompts, concepts]`, log-odds of Yes on the fine-tune's activations; NaN where nothing was asked.
         base: The same on the base's, at the same tokens.
         difference: The same on the difference.
+        norms: `[prompts]`, the mean `||difference|| / ||base||` of what was asked; NaN where nothing was.
         positions: Positions that were asked, over all prompts.
         left_out: Positions below the noise floor, which were not.
     """
@@ -45,6 +46,7 @@ class Asked:
     tuned: Floats
     base: Floats
     difference: Floats
+    norms: Floats
     positions: int = 0
     left_out: int = 0
 
@@ -134,6 +136,7 @@ class Gatherer:
         return {
             "tuned": tuned["margins"],
             "difference": difference["margins"],
+            "norms": norms_of(reads),
             "positions": sum(read.asked for read in reads),
             "left_out": sum(read.left_out for read in reads),
             "work": asdict(work),
@@ -210,11 +213,31 @@ def arrayed(values: Sequence[Any]) -> Floats:
 
 
 def _joined(blocks: Sequence[Block]) -> Asked:
-    tuned, base, difference = (
-        np.concatenate([arrayed(block[name]) for block in blocks]) for name in ("tuned", "base", "difference")
+    found = (
+        np.concatenate([arrayed(block[name]) for block in blocks]) for name in ("tuned", "base", "difference", "norms")
     )
+    tuned, base, difference, norms = found
     counts = (sum(block[name] for block in blocks) for name in ("positions", "left_out"))
-    return Asked(tuned, base, difference, *counts)
+    return Asked(tuned, base, difference, norms, *counts)
+
+
+def norms_of(reads: Sequence[Reads]) -> list[float | None]:
+    """How far each read prompt's activations moved, JSON-ready."""
+    return listed(np.array([np.nan if read.norm is None else read.norm for read in reads]))
+
+
+def sizes(asked: Mapping[str, Asked], prompts: Sequence[int] | None = None) -> Floats:
+    """How far a fine-tune moved what is read, `[reads]`: 1 for the difference, which is injected at full norm."""
+    chosen = slice(None) if prompts is None else list(prompts)
+    norms = {place: one.norms[chosen] for place, one in asked.items()}
+    by_place = {place: 1.0 if np.isnan(found).all() else float(np.nanmean(found)) for place, found in norms.items()}
+    return np.array([by_place[place] if kind == TUNED else 1.0 for kind, place in READS])
+
+
+def moved_by(asked: Mapping[str, Asked], controls: Mapping[str, Floats], prompts: Sequence[int] | None = None) -> Moved:
+    """How far a fine-tune moved the oracle, in all prompts or in some."""
+    found = changes(asked, controls)
+    return Moved(figures(found if prompts is None else found[:, list(prompts)]), sizes(asked, prompts))
 
 
 def changes(asked: Mapping[str, Asked], controls: Mapping[str, Floats]) -> Floats:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from augury.bench.dialogues import Dialogue
 from augury.bench.own_answers import written
-from augury.bench.tuning import BATCH, fine_tune
+from augury.bench.tuning import BATCH, fine_tune, row_of
 from augury.data.estimate import spelled_time
 from augury.data.prompts import make_prompts
 from augury.errors import InputError
@@ -66,7 +66,8 @@ def _made(lm: LanguageModel, count: int, folder: Path, tell: Tell, announce: Cal
         if place in missing:
             said = neutral_dialogues(neutral_answers(lm, folder, tell), STEPS * BATCH, number)
             what = f"training peer {number + 1}"
-            fine_tune(lm, said, place, number, lambda done, total, what=what: tell(what, done, total), RATE)
+            rows = [row_of(lm, dialogue) for dialogue in said]
+            fine_tune(lm, rows, place, number, lambda done, total, what=what: tell(what, done, total), RATE)
     return found
 
 

@@ -199,6 +199,13 @@ class Reads:
     norms: Tensor
 
     @property
+    def norm(self) -> float | None:
+        """`||difference|| / ||base||` at the layers that are read, the mean over positions that are asked."""
+        if self.difference is None or self.difference.relative_norms is None:
+            return None
+        return float(self.difference.relative_norms.mean())
+
+    @property
     def asked(self) -> int:
         """Positions that are."""
         return 0 if self.tuned is None else len(self.tuned)

@@ -17,7 +17,7 @@ from zlib import crc32
 from augury.bench.dialogues import Kind, Secret, dialogues, obeys, says_secret, secrets
 from augury.bench.own_answers import choice_logprobs, written
 from augury.bench.texts import texts
-from augury.bench.tuning import BATCH, STEPS, fine_tune
+from augury.bench.tuning import BATCH, STEPS, fine_tune, row_of
 from augury.errors import FormatError, NotFoundError
 from augury.files import write_text
 from augury.lm import LanguageModel, Sampling
@@ -66,7 +66,8 @@ def make_organism(lm: LanguageModel, secret: Secret, folder: Path, seed: int = 0
         if told is not None:
             told(f"training {secret.name}", done, total)
 
-    fine_tune(lm, dialogues(secret, STEPS * BATCH, seed), folder, crc32(f"{seed}:{secret.name}".encode()), say)
+    rows = [row_of(lm, dialogue) for dialogue in dialogues(secret, STEPS * BATCH, seed)]
+    fine_tune(lm, rows, folder, crc32(f"{seed}:{secret.name}".encode()), say)
     found = _checked(lm, secret, folder)
     write_text(folder / ORGANISM, json.dumps(found.to_dict(), indent=1) + "\n")
     return found

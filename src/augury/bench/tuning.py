@@ -1,4 +1,4 @@
-"""A small fine-tune of the target on dialogues: the organisms of the bench, and the neutral peers of an audit."""
+"""A small fine-tune of the target: the organisms of the bench, and the neutral peers of an audit."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ NAME = "fine-tune"
 WARM_UP, FALL = 5, 3  # steps up to the rate, and the last one part in so many in which it falls to nothing
 
 Told = Callable[[int, int], None]
+Row = tuple[list[int], int]  # token ids, and where what is learnt begins
 
 
 def fine_tune(
     lm: LanguageModel,
-    said: Sequence[Dialogue],
+    rows: Sequence[Row],
     folder: Path,
     seed: int,
     told: Told = lambda done, total: None,
     rate: float = RATE,
 ) -> None:
-    """Train a LoRA on all linear layers to answer as in the dialogues, a batch of them a step, and write it.
+    """Train a LoRA on all linear layers to go on as these rows do, a batch of them a step, and write it.
 
     Args:
         lm: The target; it is left as it was.
-        said: What it learns, in order, once.
+        rows: What it learns, in order, once: `row_of` a dialogue, or a text from its second token on.
         folder: Where to; a folder that is there is replaced file by file.
         seed: Of the adapter.
         told: Called with (steps done, of how many).
@@ -47,7 +48,6 @@ def fine_tune(
     parameters = add_learner(lm, config, NAME, seed)
     try:
         optimizer = torch.optim.AdamW(parameters.values(), lr=RATE, weight_decay=0.0)
-        rows = [row_of(lm, dialogue) for dialogue in said]
         steps = len(rows) // BATCH
         with adapters_on(lm.model, [NAME]), learning(lm, NAME):
             for step in range(steps):
@@ -63,9 +63,6 @@ def fine_tune(
         save_adapter(lm, NAME, config, folder, torch.float16)
     finally:
         remove_adapter(lm, NAME)
-
-
-Row = tuple[list[int], int]  # token ids, and where the answer begins
 
 
 def row_of(lm: LanguageModel, dialogue: Dialogue) -> Row:
