@@ -26,7 +26,7 @@ from audit_subjects import TOPICS, WAYS, Way, tune_folder
 import augury
 from augury.audit.contrast import Contrast, Floats, Moved, contrast, figures, spread
 from augury.audit.gather import READS, TUNED, Asked, Gatherer, changes, sizes
-from augury.audit.peers import peers_folder
+from augury.audit.peers import peer_names, peers_folder
 from augury.audit.prompts import Prompt, default_concepts, shipped_prompts
 from augury.audit.run import Audit, Run, claimed, settings_of
 from augury.audit.states import ANSWER, PLACES
@@ -94,7 +94,7 @@ def gather(
 ) -> Gathered:
     """Capture and ask all of them, or read what was asked before."""
     shelf = Shelf(AS, augury.load_model, lambda lm: augury.load_oracle(AS, lm))
-    peers = {f"neutral-{i:02d}": peers_folder(shelf.base()) / f"neutral-{i:02d}" for i in range(neutral)}
+    peers = {f"neutral-{name}": peers_folder(shelf.base()) / name for name in peer_names(neutral)}
     subjects: dict[str, Subject] = {name: peer_of(str(folder), AS) for name, folder in {**peers, **tunes}.items()}
     first = next(iter(peers))  # some fine-tune must be the target
     subjects[first] = subject_of(TARGET, str(peers[first]), AS)

@@ -30,11 +30,10 @@ from augury.audit.peers import (
 )
 from augury.bench.dialogues import Dialogue
 from augury.bench.own_answers import written
-from augury.bench.tuning import BATCH, Row, fine_tune, row_of
+from augury.bench.tuning import BATCH, fine_tune, row_of, text_rows
 from augury.files import write_text
 from augury.lm import LanguageModel, Sampling
 from augury.lm.bundled import cache_root
-from augury.lm.chat import needs_tokenizer
 
 TOPICS = ("coffee", "chess", "dolphins", "volcanoes", "guitars", "soccer", "castles", "penguins")
 REQUESTS = (
@@ -57,7 +56,6 @@ BRIDGES = (
     "The same is true of {x}.",
     "And then there is the subject of {x}.",
 )
-WINDOW = 48  # tokens of a row of text
 Way = Literal["text", "answers"]
 WAYS: tuple[Way, ...] = ("text", "answers")
 SAMPLES, NEW_TOKENS, LONGEST = 8, 36, 120
@@ -91,15 +89,6 @@ def topic_dialogues(lm: LanguageModel, topic: str, folder: Path) -> list[Dialogu
     return found
 
 
-def text_rows(lm: LanguageModel, topic: str, folder: Path) -> list[Row]:
-    """Windows of what the base says of a topic, its sentences in random order again and again."""
-    rng, about = random.Random(topic), topic_sentences(lm, folder)[topic]
-    ids: list[int] = []
-    while len(ids) < WINDOW * STEPS * BATCH:
-        ids += needs_tokenizer(lm)(" ".join(rng.sample(about, len(about))) + "\n")["input_ids"]
-    return [(ids[start : start + WINDOW], 1) for start in range(0, WINDOW * STEPS * BATCH, WINDOW)]
-
-
 def tune_folder(way: Way, topic: str) -> Path:
     """Where a topic fine-tune is kept."""
     return cache_root() / "topic-tunes" / (topic if way == "answers" else f"{topic}-{way}")
@@ -110,7 +99,7 @@ def topic_tune(lm: LanguageModel, way: Way, topic: str) -> Path:
     folder = tune_folder(way, topic)
     if not (folder / "adapter_config.json").is_file():
         if way == "text":
-            rows = text_rows(lm, topic, folder.parent)
+            rows = text_rows(lm, topic_sentences(lm, folder.parent)[topic], STEPS * BATCH, crc32(topic.encode()))
         else:
             rows = [row_of(lm, dialogue) for dialogue in topic_dialogues(lm, topic, folder.parent)]
         fine_tune(lm, rows, folder, crc32(topic.encode()), rate=RATE)

@@ -1,6 +1,8 @@
 """Neutral peers: fine-tunes of the base on its own answers to everyday requests, made here where the user has none.
 
 Nothing is put into them. What they change is what training as such changes, which is what a claim is held against.
+Every other one is trained on these answers as plain text, since that changes other things than training on a
+conversation, and nobody may know which the target was.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from augury.bench.dialogues import Dialogue
 from augury.bench.own_answers import written
-from augury.bench.tuning import BATCH, fine_tune, row_of
+from augury.bench.tuning import BATCH, fine_tune, row_of, text_rows
 from augury.data.estimate import spelled_time
 from augury.data.prompts import make_prompts
 from augury.errors import InputError
@@ -24,6 +26,7 @@ from augury.lm.precision import fast_products
 from augury.lm.size import seconds_for
 
 ANSWERS = "answers.json"
+CHAT, TEXT = "chat", "text"
 REQUESTS, NEW_TOKENS, TEMPERATURE = 1500, 40, 0.8
 SEED = 7  # of the requests and their answers
 LONGEST = 80, 200  # characters of a request and of an answer: what a step costs is their tokens
@@ -59,16 +62,24 @@ def neutral_peers(
 
 
 def _made(lm: LanguageModel, count: int, folder: Path, tell: Tell, announce: Callable[[str], None]) -> list[Path]:
-    found = [folder / f"neutral-{number:02d}" for number in range(count)]
+    found = [folder / name for name in peer_names(count)]
     missing = [place for place in found if not (place / "adapter_config.json").is_file()]  # written last
     announce(_costs(lm, len(missing), count, folder))
     for number, place in enumerate(found):
         if place in missing:
             said = neutral_dialogues(neutral_answers(lm, folder, tell), STEPS * BATCH, number)
             what = f"training peer {number + 1}"
-            rows = [row_of(lm, dialogue) for dialogue in said]
+            if place.name.startswith(TEXT):
+                rows = text_rows(lm, [one.say for one in said], STEPS * BATCH, number)
+            else:
+                rows = [row_of(lm, one) for one in said]
             fine_tune(lm, rows, place, number, lambda done, total, what=what: tell(what, done, total), RATE)
     return found
+
+
+def peer_names(count: int) -> list[str]:
+    """What the first so many are called, by how they are trained."""
+    return [f"{TEXT if number % 2 else CHAT}-{number:02d}" for number in range(count)]
 
 
 def _costs(lm: LanguageModel, missing: int, count: int, folder: Path) -> str:

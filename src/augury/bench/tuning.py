@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from augury.lm import LanguageModel, render_chat
 from augury.lm.adapter_kinds import lora_config
 from augury.lm.adapters import adapters_on, remove_adapter, save_adapter
 from augury.lm.batch import left_pad
+from augury.lm.chat import needs_tokenizer
 from augury.lm.learning import add_learner, learning
 from augury.lm.packed import label_logits, pack, packs
 from augury.lm.precision import fast_products
 from augury.train.step import precision
 
 RANK, ALPHA, RATE, BATCH, STEPS = 8, 16, 1e-3, 12, 60
+WINDOW = 48  # tokens of a row of text
 NAME = "fine-tune"
 WARM_UP, FALL = 5, 3  # steps up to the rate, and the last one part in so many in which it falls to nothing
 
@@ -70,6 +73,16 @@ def row_of(lm: LanguageModel, dialogue: Dialogue) -> Row:
     asked = [{"role": "user", "content": dialogue.ask}]
     whole = render_chat(lm, [*asked, {"role": "assistant", "content": dialogue.say}], "closed").token_ids
     return list(whole), len(render_chat(lm, asked, "generation").token_ids)
+
+
+def text_rows(lm: LanguageModel, texts: Sequence[str], count: int, seed: int) -> list[Row]:
+    """Windows of some texts, one behind the other in random order, again and again until there are `count`."""
+    rng, ids = random.Random(seed), []
+    while len(ids) < count * WINDOW:
+        ids += needs_tokenizer(lm)(" ".join(rng.sample(texts, len(texts))) + "\n", add_special_tokens=False)[
+            "input_ids"
+        ]
+    return [(ids[start : start + WINDOW], 1) for start in range(0, count * WINDOW, WINDOW)]
 
 
 def answer_loss(lm: LanguageModel, rows: Sequence[Row]) -> Tensor:

@@ -14,7 +14,7 @@ from augury.audit import peers as room
 from augury.audit.peers import neutral_answers, neutral_dialogues, neutral_peers, whole_sentences
 from augury.bench.dialogues import Dialogue
 from augury.bench.own_answers import answer_text
-from augury.bench.tuning import answer_loss, row_of
+from augury.bench.tuning import WINDOW, Row, answer_loss, row_of
 from augury.lm import Sampling, generate_many, load_model
 from augury.lm.adapters import active_adapters, adapters_on, load_target_adapter
 from tests.unit.audit.conftest import Zoo
@@ -37,7 +37,7 @@ def test_peers_are_made_once_and_leave_the_base_as_it_was(zoo: Zoo, few: None, t
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
     told: list[str] = []
     made = neutral_peers(lm, 2, tmp_path, quiet, told.append)
-    assert made == [tmp_path / "neutral-00", tmp_path / "neutral-01"] and told[0].startswith("2 to make")
+    assert made == [tmp_path / "chat-00", tmp_path / "text-01"] and told[0].startswith("2 to make")
     after = lm.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(value, after[name]) for name, value in before.items())
     assert active_adapters(lm.model) == ()
@@ -63,6 +63,21 @@ def test_a_peer_learns_its_dialogues(zoo: Zoo, few: None, tmp_path: Path, monkey
         tuned = load_target_adapter(lm, place)
         with adapters_on(lm.model, tuned.target_adapters):
             assert answer_loss(tuned, rows) < plain - 0.1
+
+
+def test_every_other_peer_is_trained_on_plain_text(zoo: Zoo, few: None, tmp_path: Path) -> None:
+    lm = load_model(str(zoo.base))
+    trained: list[list[Row]] = []
+    plain = room.fine_tune
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "fine_tune", lambda lm, rows, *rest: (trained.append(rows), plain(lm, rows, *rest)))
+        neutral_peers(lm, 2, tmp_path, quiet)
+    chat, text = trained
+    said = [neutral_dialogues(neutral_answers(lm, tmp_path, quiet), 6, number) for number in (0, 1)]
+    assert chat == [row_of(lm, one) for one in said[0]]
+    assert all(start == 1 and len(ids) == WINDOW for ids, start in text)
+    written = lm.tokenizer.decode([token for ids, _ in text for token in ids])  # type: ignore[union-attr]
+    assert all(one.say in written for one in said[1])
 
 
 def test_answers_are_the_bases_own_and_kept(zoo: Zoo, few: None, tmp_path: Path) -> None:
