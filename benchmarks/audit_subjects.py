@@ -99,7 +99,7 @@ def topic_tune(lm: LanguageModel, way: Way, topic: str) -> Path:
     folder = tune_folder(way, topic)
     if not (folder / "adapter_config.json").is_file():
         if way == "text":
-            rows = text_rows(lm, topic_sentences(lm, folder.parent)[topic], STEPS * BATCH, crc32(topic.encode()))
+            rows = text_rows(lm, topic_sentences(lm, folder.parent)[topic], STEPS * BATCH, topic)
         else:
             rows = [row_of(lm, dialogue) for dialogue in topic_dialogues(lm, topic, folder.parent)]
         fine_tune(lm, rows, folder, crc32(topic.encode()), rate=RATE)

@@ -75,7 +75,7 @@ def row_of(lm: LanguageModel, dialogue: Dialogue) -> Row:
     return list(whole), len(render_chat(lm, asked, "generation").token_ids)
 
 
-def text_rows(lm: LanguageModel, texts: Sequence[str], count: int, seed: int) -> list[Row]:
+def text_rows(lm: LanguageModel, texts: Sequence[str], count: int, seed: int | str) -> list[Row]:
     """Windows of some texts, one behind the other in random order, again and again until there are `count`."""
     rng, ids = random.Random(seed), []
     while len(ids) < count * WINDOW:
