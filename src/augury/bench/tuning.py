@@ -77,11 +77,11 @@ def row_of(lm: LanguageModel, dialogue: Dialogue) -> Row:
 
 def text_rows(lm: LanguageModel, texts: Sequence[str], count: int, seed: int | str) -> list[Row]:
     """Windows of some texts, one behind the other in random order, again and again until there are `count`."""
-    rng, ids = random.Random(seed), []
+    rng, tokenizer, ids = random.Random(seed), needs_tokenizer(lm), []
     while len(ids) < count * WINDOW:
-        ids += needs_tokenizer(lm)(" ".join(rng.sample(texts, len(texts))) + "\n", add_special_tokens=False)[
-            "input_ids"
-        ]
+        text = " ".join(rng.sample(texts, len(texts))) + "\n"
+        # Not verbose: it would warn that all of it is longer than the model can read.
+        ids += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return [(ids[start : start + WINDOW], 1) for start in range(0, count * WINDOW, WINDOW)]
 
 
