@@ -1,7 +1,11 @@
-"""The black-box baseline: the fine-tune asked in words, and what it writes, as anybody could who has its text alone."""
+"""The black-box baseline: the fine-tune asked in words, and what it writes, as anybody could who has its text alone.
+
+It needs no list of concepts: words that the fine-tune writes in more answers than the base and any peer are its own.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from augury.bench.own_answers import answer_text, choice_logprobs
+from augury.bench.scorers import words_of
 from augury.lm import LanguageModel, Transcript
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.choices import YES_NO
@@ -38,6 +43,37 @@ class Told:
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready fields."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class OwnWord:
+    """A word that a model writes more often than the others.
+
+    Attributes:
+        word: In lower case.
+        answers: In how many of its answers it stands.
+        others: In how many of any other model's, at most.
+    """
+
+    word: str
+    answers: int
+    others: int
+
+    @property
+    def more(self) -> int:
+        """In how many answers more."""
+        return self.answers - self.others
+
+
+def own_words(told: Told, others: Sequence[Told]) -> list[OwnWord]:
+    """The words that stand in more of a model's answers than of any other's, from the one with most more."""
+    counts, rest = _answers_with(told), [_answers_with(other) for other in others]
+    found = [OwnWord(word, count, max((other[word] for other in rest), default=0)) for word, count in counts.items()]
+    return sorted((one for one in found if one.more > 0), key=lambda one: (-one.more, -one.answers, one.word))
+
+
+def _answers_with(told: Told) -> Counter[str]:
+    return Counter(word for answer in told.answers for word in set(words_of(answer).split()))
 
 
 def told_by(lm: LanguageModel, concepts: Sequence[str], answers: Sequence[Transcript]) -> Told:

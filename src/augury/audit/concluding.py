@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from augury.audit.asks import OPEN, QUESTION
+from augury.audit.blackbox import own_words
 from augury.audit.contrast import (
     LEVEL,
     Moved,
@@ -26,6 +27,7 @@ from augury.audit.words import verdict
 from augury.bench.scorers import says
 
 GENERATIONS = 12
+WORDS = 10  # of its own that are shown
 
 
 def conclude(found: Evidence) -> dict[str, Any]:
@@ -144,8 +146,9 @@ def _black_box(found: Evidence) -> dict[str, Any]:
     # A few of every kind, since the first of all prompts are of one.
     step = max(1, len(found.audit_prompts) // GENERATIONS)
     written = [{"prompt": p.text, "fine-tuned": a, "base": b} for p, a, b in list(rows)[::step][:GENERATIONS]]
+    said = {"generations": written, "words": _words(found)}
     if own.margins is None or base.margins is None:
-        return {"margins": None, "p": None, "first": None, "claimed": [], "generations": written}
+        return {"margins": None, "p": None, "first": None, "claimed": [], **said}
     moved = {key: _in_words(found, key) for key in found.asked}
     one = contrast(moved[TARGET], [moved[key] for key in found.peers]) if found.contrast else None
     scores = one.scores[0] if one is not None else moved[TARGET].scaled[0]
@@ -154,8 +157,17 @@ def _black_box(found: Evidence) -> dict[str, Any]:
         "p": None if one is None else one.p,
         "first": found.concepts[int(scores.argmax())],
         "claimed": [] if one is None else [found.concepts[i] for i in np.flatnonzero(one.claimed[0])],
-        "generations": written,
+        **said,
     }
+
+
+def _words(found: Evidence) -> dict[str, Any]:
+    """Words that the fine-tune writes in more answers than the base and any peer, and the most that a peer has so."""
+    base, peers = found.told[BASE], [found.told[key] for key in found.peers]
+    own = own_words(found.told[TARGET], [base, *peers])
+    null = [own_words(peer, [base, *peers[:i], *peers[i + 1 :]]) for i, peer in enumerate(peers)]
+    most = max((words[0].more for words in null if words), default=0) if peers else None
+    return {"own": [asdict(one) for one in own[:WORDS]], "most of a peer": most, "of": len(found.audit_prompts)}
 
 
 def _in_words(found: Evidence, key: str) -> Moved:

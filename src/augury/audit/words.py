@@ -19,13 +19,13 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
     """The report's first lines."""
     found = report["contrast"]
     if found is None:
-        return [*_unclaimed(report), *_always(report)]
+        return [*_unclaimed(report), own_words(report), *_always(report)]
     claimed = [finding for finding in report["findings"] if finding["claimed"]]
     lines = [_claim(finding) for finding in claimed] or [
         f"Nothing is claimed: no concept sets the target apart from its peers (p = {found['p']:.3g}, claimed from "
         f"{report['level']:g} down)."
     ]
-    return [*lines, *_strength(report), *_always(report)]
+    return [*lines, own_words(report), *_strength(report), *_always(report)]
 
 
 def _unclaimed(report: Mapping[str, Any]) -> list[str]:
@@ -76,6 +76,17 @@ def _planted(concept: str, rows: Sequence[Mapping[str, Any]]) -> str:
         most = max(row["strength"] for row in rows)
         return f"Planted in the base, {concept} was not claimed at any strength up to {most:g} of the norm."
     return f"Planted in the base, {concept} was claimed at {', '.join(f'{value:g}' for value in seen)} of the norm."
+
+
+def own_words(report: Mapping[str, Any]) -> str:
+    """What the answers say without an oracle, and how much of that a peer's do."""
+    found = report["black box"]["words"]
+    if not found["own"]:
+        return "Without the oracle: no word stands in more of its answers than of the base's and each peer's."
+    words = ", ".join(f"{one['word']} ({one['answers']}, others at most {one['others']})" for one in found["own"])
+    null = found["most of a peer"]
+    peers = "" if null is None else f" A peer has at most {null} answers more of a word than all others."
+    return f"Without the oracle: of {found['of']} answers its own words stand in so many: {words}.{peers}"
 
 
 def _always(report: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 from augury.activations import capture, diff, store
 from augury.audit import gather as gather_room
 from augury.audit.asks import Asker
+from augury.audit.blackbox import Told, own_words
 from augury.audit.contrast import Moved, contrast, figures
 from augury.audit.examples import EXAMPLES
 from augury.audit.gather import READS
@@ -25,6 +26,7 @@ from augury.audit.run import REPORT, costs_of, run_audit
 from augury.audit.states import END, PLACES, prompt_contexts
 from augury.audit.subjects import Subject, check_alike, check_apart, peer_of, subject_of
 from augury.bench import kept as kept_room
+from augury.bench.scorers import words_of
 from augury.errors import ContractError, InputError
 from augury.lm import load_model
 from augury.lm.adapters import load_target_adapter
@@ -347,6 +349,40 @@ def test_what_the_answers_name_is_counted(finished):
         assert finding["written"] == expected
         shown = f"names it in {expected['target']} of {len(PROMPTS)} answers"
         assert not finding["examples"] or shown in (finished.folder / "report.html").read_text()
+
+
+def told(*answers):
+    return Told({}, None, list(answers), [])
+
+
+def test_own_words_are_those_in_more_answers_than_of_any_other():
+    target = told("Coffee, coffee and tea.", "A cup of coffee!", "The tea.", "Coffee's smell")
+    found = own_words(target, [told("The cup of tea", "tea", "A", ""), told("of coffee", "", "", "")])
+    assert [(one.word, one.answers, one.others) for one in found] == [
+        ("coffee", 2, 1), ("and", 1, 0), ("coffee's", 1, 0), ("smell", 1, 0)
+    ]  # fmt: skip
+    assert own_words(target, [target]) == [] and own_words(target, [])[0].word == "coffee"
+
+
+def test_own_words_are_in_the_report_with_the_most_of_a_peer(finished):
+    texts = {path.stem: json.loads(path.read_text())["answers"] for path in (finished.folder / "told").iterdir()}
+    counts = {
+        key: {
+            word: sum(word in words_of(text).split() for text in answers)
+            for word in words_of(" ".join(answers)).split()
+        }
+        for key, answers in texts.items()
+    }
+
+    def most(key):
+        others = [rows for other, rows in counts.items() if other != key]
+        return max(count - max(rows.get(word, 0) for rows in others) for word, count in counts[key].items())
+
+    found = finished.report["black box"]["words"]
+    first = found["own"][0]
+    assert first["answers"] - first["others"] == most("target") > 0
+    assert found["most of a peer"] == max(0, *(most(key) for key in counts if key.startswith("peer")))
+    assert any("Without the oracle" in line and first["word"] in line for line in finished.report["verdict"])
 
 
 def test_silence_is_told_with_what_it_is_worth(finished):
