@@ -109,6 +109,7 @@ def _finding(
         "planted": [asdict(row) for row in planted if row.concept == name],
         "black box": black["margins"][name] if black["margins"] is not None else None,
         "written": _written(found, name),
+        "text names it": sum(says(text, [name]) for text in found.texts[READS[best][1]]),
     }
     shown = [example(found, concept, read, prompt, answers) for read, prompt in examples]
     return {**told, "examples": shown}

@@ -11,9 +11,11 @@ import numpy as np
 
 from augury.audit.blackbox import Told
 from augury.audit.contrast import LEAST_PEERS, Contrast, Floats, Moved, contrast, in_spreads
-from augury.audit.gather import Asked, Gatherer, changes, moved_by
+from augury.audit.gather import PROMPTS, Asked, Gatherer, changes, moved_by
 from augury.audit.prompts import Prompt
+from augury.audit.states import ANSWER, PLACES
 from augury.audit.subjects import TARGET
+from augury.oracle.reading import decoded
 
 SHOWN = 3  # findings that are shown with their evidence where fewer are claimed
 
@@ -59,6 +61,16 @@ class Evidence:
     def changes(self) -> dict[str, Floats]:
         """Of each fine-tune `[reads, prompts, concepts]`."""
         return {key: changes(asked, self.controls) for key, asked in self.asked.items()}
+
+    @cached_property
+    def texts(self) -> dict[str, list[str]]:
+        """Of each place and prompt the target's text up to the last token that is read there."""
+        by_place = {place: self.gatherer.contexts[TARGET if place == ANSWER else PROMPTS] for place in PLACES}
+        base = self.gatherer.asker.oracle.base
+        return {
+            place: [decoded(base, one.transcript.token_ids[: one.places[place][-1] + 1], special=True) for one in found]
+            for place, found in by_place.items()
+        }
 
     def moved(self, key: str, prompts: Sequence[int] | None = None) -> Moved:
         """How far a fine-tune moved the oracle, in all prompts or in some."""

@@ -14,6 +14,7 @@ from augury.audit.evidence import Evidence
 from augury.audit.gather import DIFFERENCE, READS, TUNED, Block, since
 from augury.audit.states import PART, Reads
 from augury.audit.subjects import TARGET
+from augury.bench.scorers import says
 from augury.oracle.reading import decoded
 from augury.oracle.together import Work
 
@@ -79,6 +80,7 @@ def example(
         "place": place,
         "positions": [] if acts is None else list(acts.positions),
         "read text": "" if acts is None else _text(found, acts),
+        "text names it": says(found.texts[place][prompt], [found.concepts[concept]]),
         "norm": read_there.norm,
         "contrast": float(by_prompt[prompt]),
         "margins": {name: float(values[prompt, concept]) for name, values in margins.items()} | controls,

@@ -80,11 +80,12 @@ def _example(example: Fields, questions: Sequence[str]) -> str:
     positions = example["positions"]
     at = f"{positions[0]} to {positions[-1]}" if positions else "none"
     norm = "" if example["norm"] is None else f", ||difference|| / ||base|| {example['norm']:.3f}"
+    gives = "; the text names it" if example["text names it"] else ""
     rows = [(who, margin, *example["answers"].get(who, ("", ""))) for who, margin in example["margins"].items()]
     said = _table(("", "log-odds of Yes", *questions), rows)
     return (
         f"<blockquote><b>{_told(example['prompt'])}</b> <span class=quiet>({_told(example['kind'])}; positions {at}: "
-        f"<code>{_told(example['read text'])}</code>{norm}; {example['contrast']:+.2f} against the peers)</span>"
+        f"<code>{_told(example['read text'])}</code>{gives}{norm}; {example['contrast']:+.2f} against the peers)</span>"
         f"{said}</blockquote>"
     )
 

@@ -51,9 +51,11 @@ def named(finding: Mapping[str, Any]) -> str:
     """What the answers alone show of it."""
     counts = finding["written"]
     peers = f", a peer in at most {counts['peers']}" if "peers" in counts else ""
+    given = finding["text names it"]
+    text = f"in {given} of {counts['of']} prompts, where anybody would see it" if given else "in none of the prompts"
     return (
-        f"By itself the fine-tune names it in {counts['target']} of {counts['of']} answers, the base in "
-        f"{counts['base']}{peers}."
+        f"The text that was read names it {text}. By itself the fine-tune names it in {counts['target']} of "
+        f"{counts['of']} answers, the base in {counts['base']}{peers}."
     )
 
 

@@ -337,6 +337,23 @@ def test_what_a_model_writes_is_text_on_the_page(finished):
     assert "<script" not in made and "<img" not in made and "&lt;script&gt;" in made
 
 
+def test_it_is_told_where_the_text_that_was_read_names_what_is_found(zoo, finished):
+    tokenizer = load_model(str(zoo.base)).tokenizer
+    ids = json.loads((finished.folder / "told" / "target.json").read_text())["token_ids"]
+    checked = 0
+    for finding in finished.report["findings"]:
+        for example in finding["examples"]:
+            number = [prompt.text for prompt in PROMPTS].index(example["prompt"])
+            text = tokenizer.decode(ids[number][: example["positions"][-1] + 1])
+            there = re.search(rf"(?<!\w){finding['concept']}(?!\w)", text, re.IGNORECASE) is not None
+            assert example["text names it"] == there
+            checked += 1
+    assert checked and all(0 <= finding["text names it"] <= len(PROMPTS) for finding in finished.report["findings"])
+    speaking = next(one for one in finished.report["findings"] if one["concept"] == "speaking")
+    if speaking["read"]["place"] != "first":  # one prompt asks who is speaking; its first ten tokens may end before
+        assert speaking["text names it"] >= 1
+
+
 def test_what_the_answers_name_is_counted(finished):
     told = {path.stem: json.loads(path.read_text())["answers"] for path in (finished.folder / "told").iterdir()}
     for finding in finished.report["findings"]:
