@@ -70,5 +70,7 @@ def test_what_cannot_be_meant_is_refused_first(
     refused(invoke("audit", own, *files, "--per-kind", 1, "-o", tmp_path / "r"), 2, "--per-kind")
     refused(invoke("audit", own, "--adapter", fine_tunes[1], "-o", tmp_path / "r"), 2, "Two adapters")
     refused(invoke("audit", own, "--concepts", tmp_path / "none", "-o", tmp_path / "r"), 1, "no file")
+    missing = invoke("audit", tmp_path / "my-adaptr", "--make-peers", 8, "-o", tmp_path / "r")
+    refused(missing, 1, "no fine-tune", "my-adaptr")
     swallowed = invoke("audit", "--peers", fine_tunes[1], own, "-o", tmp_path / "r")
     assert swallowed.exit_code == 2 and "TARGET" in swallowed.output  # the last name is a peer too

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from augury.contract import ModelIdentity
-from augury.errors import ContractError, InputError
+from augury.errors import ContractError, InputError, NotFoundError
 from augury.files import expanded
 from augury.lm import LanguageModel
 from augury.lm.adapters import adapter_config, load_target_adapter, remove_adapter
@@ -56,8 +56,11 @@ def subject_of(key: str, name: str, base: str, adapter: Path | None = None) -> S
 
     Raises:
         InputError: An adapter on an adapter.
-        NotFoundError: The adapter is none.
+        NotFoundError: The adapter is none, or there is no such folder.
     """
+    if name.startswith((".", "/", "~")) and not expanded(name).exists():  # told before anything is trained or captured
+        why, instead = "nothing lies there", "name the folder of an adapter or of a model, or a name on the hub"
+        raise NotFoundError(f"There is no fine-tune {name}.", why, instead)
     if (expanded(name) / "adapter_config.json").is_file():
         if adapter is not None:
             why = f"{name} is an adapter of {base} by itself"
