@@ -89,9 +89,10 @@ class Costs:
 
     def __str__(self) -> str:
         size = f"{self.bytes / 1e6:.0f} MB" if self.bytes >= 1e6 else f"{self.bytes / 1e3:.0f} kB"
+        models = f"{self.models} fine-tune{'s' if self.models > 1 else ''}"
         return (
-            f"{self.models} fine-tunes, {self.readings:,} readings, about {self.questions:,} questions, {size} on "
-            f"disk, {spelled_time(self.seconds)} of asking on this machine"
+            f"{models}, {self.readings:,} readings, about {self.questions:,} questions, {size} on disk, "
+            f"{spelled_time(self.seconds)} of asking on this machine"
         )
 
 
