@@ -24,6 +24,7 @@ import numpy as np
 from audit_subjects import TOPICS, WAYS, Way, tune_folder
 
 import augury
+from augury.audit.blackbox import words_apart
 from augury.audit.contrast import Contrast, Floats, Moved, contrast, figures, spread
 from augury.audit.gather import READS, TUNED, Asked, Gatherer, changes, sizes
 from augury.audit.peers import peer_names, peers_folder
@@ -36,7 +37,7 @@ from augury.bench.organisms import organisms, organisms_folder
 from augury.bench.texts import texts
 from augury.stats import bootstrap_interval, wilson
 
-NEUTRAL = 8  # peers of the bench's organisms
+NEUTRAL = 8  # peers, where all are not taken
 SUBSETS = 40  # of the peers, at each size
 AS = "smollm2"
 STEMS = {"volcanoes": "volcan", "castles": "castle", "guitars": "guitar", "dolphins": "dolphin", "penguins": "penguin"}
@@ -115,7 +116,7 @@ def _gathered(audit: Audit, shelf: Shelf, out: Path, subjects: Mapping[str, Subj
         {name: changes(asked[subject.key], controls) for name, subject in subjects.items()},
         {name: asked[subject.key] for name, subject in subjects.items()},
         {name: own - np.array(run.told[BASE].margins) for name, own in margins.items()},
-        {name: run.told[subject.key].answers for name, subject in subjects.items()},
+        {BASE: run.told[BASE].answers, **{name: run.told[one.key].answers for name, one in subjects.items()}},
         {name: list(_named(gatherer, subjects[name].key, topic_of(name))) for name in subjects},
         {place: controls[f"shuffled {place}"] for place in PLACES},
     )
@@ -158,6 +159,25 @@ def claims(
             "by fine-tune": {n: float(np.mean([row[1] for row in rows if row[0] == n])) for n in names},
         }
     return told
+
+
+def words(found: Gathered, names: list[str]) -> dict[str, Any]:
+    """Reports in which words set the answers apart from 8 neutral peers', and those in which the first is the topic."""
+    rng, told = np.random.default_rng(0), {}
+    for name in names:
+        pool = [peer for peer in found.neutral if peer != name]
+        own = []
+        for _ in range(SUBSETS):
+            peers = [found.written[peer] for peer in rng.choice(pool, NEUTRAL, False)]
+            own.append([one.word for one in words_apart(found.written[name], found.written[BASE], peers)[0]])
+        stem = STEMS.get(topic_of(name), topic_of(name))
+        told[name] = {
+            "any": float(np.mean([bool(row) for row in own])),
+            "the topic first": float(np.mean([bool(row) and stem in row[0] for row in own])),
+            "the topic among ten": float(np.mean([any(stem in word for word in row[:10]) for row in own])),
+        }
+    shares = {what: float(np.mean([row[what] for row in told.values()])) for what in told[names[0]]}
+    return {**shares, "by fine-tune": told}
 
 
 def choices(found: Gathered, way: Way) -> dict[str, Callable[[str], Floats]]:
@@ -273,7 +293,8 @@ def main() -> None:
     found = topics_and_neutral(arguments.out, arguments.per_kind, arguments.neutral, arguments.plain)
     counts, by = (5, 8, len(found.neutral)), {"by norm": found.of, "by median": found.by_median}
     told: dict[str, Any] = {
-        "neutral": {how: claims(found.neutral, found.neutral, counts, found.concepts, of) for how, of in by.items()}
+        "neutral": {how: claims(found.neutral, found.neutral, counts, found.concepts, of) for how, of in by.items()},
+        "words of neutral": words(found, found.neutral),
     }
     for way in WAYS:
         names = [tuned(topic, way) for topic in TOPICS]
@@ -283,6 +304,7 @@ def main() -> None:
             },
             "against the other topics": claims(names, names, (len(names),), found.concepts, found.of),
             "choice": chosen(found, way),
+            "words": words(found, names),
             "single prompts": by_prompt(found, way),
             "answers that name it": {topic: sum(found.named[tuned(topic, way)]) for topic in TOPICS},
         }

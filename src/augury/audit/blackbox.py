@@ -1,6 +1,7 @@
 """The black-box baseline: the fine-tune asked in words, and what it writes, as anybody could who has its text alone.
 
-It needs no list of concepts: words that the fine-tune writes in more answers than the base and any peer are its own.
+It needs no list of concepts: what the fine-tune writes in more answers than the base and any peer are its own words,
+and they count where they do so by more than any peer's.
 """
 
 from __future__ import annotations
@@ -65,15 +66,32 @@ class OwnWord:
         return self.answers - self.others
 
 
-def own_words(told: Told, others: Sequence[Told]) -> list[OwnWord]:
+def own_words(answers: Sequence[str], others: Sequence[Sequence[str]]) -> list[OwnWord]:
     """The words that stand in more of a model's answers than of any other's, from the one with most more."""
-    counts, rest = _answers_with(told), [_answers_with(other) for other in others]
+    counts, rest = _answers_with(answers), [_answers_with(other) for other in others]
     found = [OwnWord(word, count, max((other[word] for other in rest), default=0)) for word, count in counts.items()]
     return sorted((one for one in found if one.more > 0), key=lambda one: (-one.more, -one.answers, one.word))
 
 
-def _answers_with(told: Told) -> Counter[str]:
-    return Counter(word for answer in told.answers for word in set(words_of(answer).split()))
+def words_apart(
+    target: Sequence[str], base: Sequence[str], peers: Sequence[Sequence[str]]
+) -> tuple[list[OwnWord], int | None]:
+    """The words that set a target's answers apart from the base's and its peers'.
+
+    Returns:
+        Its own words, without those that do so by no more than some peer's own word does; and how many answers more
+        that was at most, None without peers.
+    """
+    found = own_words(target, [base, *peers])
+    if not peers:
+        return found, None
+    null = [own_words(peer, [base, *peers[:i], *peers[i + 1 :]]) for i, peer in enumerate(peers)]
+    most = max((words[0].more for words in null if words), default=0)
+    return [one for one in found if one.more > most], most
+
+
+def _answers_with(answers: Sequence[str]) -> Counter[str]:
+    return Counter(word for answer in answers for word in set(words_of(answer).split()))
 
 
 def told_by(lm: LanguageModel, concepts: Sequence[str], answers: Sequence[Transcript]) -> Told:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from augury.audit.asks import OPEN, QUESTION
-from augury.audit.blackbox import own_words
+from augury.audit.blackbox import words_apart
 from augury.audit.contrast import (
     LEVEL,
     Moved,
@@ -163,11 +163,10 @@ def _black_box(found: Evidence) -> dict[str, Any]:
 
 
 def _words(found: Evidence) -> dict[str, Any]:
-    """Words that the fine-tune writes in more answers than the base and any peer, and the most that a peer has so."""
-    base, peers = found.told[BASE], [found.told[key] for key in found.peers]
-    own = own_words(found.told[TARGET], [base, *peers])
-    null = [own_words(peer, [base, *peers[:i], *peers[i + 1 :]]) for i, peer in enumerate(peers)]
-    most = max((words[0].more for words in null if words), default=0) if peers else None
+    """Words that set the fine-tune's answers apart, and by how many answers a peer's do at most."""
+    own, most = words_apart(
+        found.told[TARGET].answers, found.told[BASE].answers, [found.told[key].answers for key in found.peers]
+    )
     return {"own": [asdict(one) for one in own[:WORDS]], "most of a peer": most, "of": len(found.audit_prompts)}
 
 

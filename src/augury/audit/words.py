@@ -81,14 +81,14 @@ def _planted(concept: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def own_words(report: Mapping[str, Any]) -> str:
-    """What the answers say without an oracle, and how much of that a peer's do."""
+    """What the answers say without an oracle, beyond what a peer's do."""
     found = report["black box"]["words"]
-    if not found["own"]:
-        return "Without the oracle: no word stands in more of its answers than of the base's and each peer's."
-    words = ", ".join(f"{one['word']} ({one['answers']}, others at most {one['others']})" for one in found["own"])
     null = found["most of a peer"]
-    peers = "" if null is None else f" A peer has at most {null} answers more of a word than all others."
-    return f"Without the oracle: of {found['of']} answers its own words stand in so many: {words}.{peers}"
+    peers = "" if null is None else f" A peer's own words stand in at most {null} answers more than everybody else's."
+    if not found["own"]:
+        return f"Without the oracle: no word sets its answers apart.{peers}"
+    words = ", ".join(f"{one['word']} ({one['answers']}, others at most {one['others']})" for one in found["own"])
+    return f"Without the oracle: of its {found['of']} answers these words set so many apart: {words}.{peers}"
 
 
 def _always(report: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,23 @@
+"""Words that set what a model writes apart from what others do."""
+
+from __future__ import annotations
+
+from augury.audit.blackbox import own_words, words_apart
+
+
+def test_own_words_are_those_in_more_answers_than_of_any_other():
+    target = ["Coffee, coffee and tea.", "A cup of coffee!", "The tea.", "Coffee's smell"]
+    found = own_words(target, [["The cup of tea", "tea", "A", ""], ["of coffee", "", "", ""]])
+    assert [(one.word, one.answers, one.others) for one in found] == [
+        ("coffee", 2, 1), ("and", 1, 0), ("coffee's", 1, 0), ("smell", 1, 0)
+    ]  # fmt: skip
+    assert own_words(target, [target]) == [] and own_words(target, [])[0].word == "coffee"
+
+
+def test_a_word_sets_a_target_apart_by_more_answers_than_a_peers_own_words_do():
+    base, peers = ["tea", "milk", ""], [["tea sir", "milk sir", ""], ["tea", "milk", "milk"]]
+    one, two, three = (["coffee"] * count + [""] * (3 - count) for count in (1, 2, 3))
+    assert [words_apart(own, base, peers) for own in (one, two)] == [([], 2), ([], 2)]  # a peer's own word is in two
+    found, most = words_apart(three, base, peers)
+    assert [(word.word, word.more) for word in found] == [("coffee", 3)] and most == 2
+    assert [word.word for word in words_apart(one, base, [])[0]] == ["coffee"] and words_apart(one, base, [])[1] is None
