@@ -268,13 +268,15 @@ def organisms_read(out: Path, kind: Kind, neutral: int) -> dict[str, Any]:
         name, facts = one.secret.name, one.secret.facts
         seen = compared(gathered, name, pool)
         places = {fact: [concepts.index(value) for value in row] for fact, row in values.items()}
-        scores, words = seen.scores.max(0), gathered.black[name]
+        scores, said, written = seen.scores.max(0), gathered.black[name], gathered.written
+        apart, _ = words_apart(written[name], written[BASE], [written[peer] for peer in pool])
         told[name] = {
             "knows": one.knows,
             "claimed": [concepts[i] for i in np.flatnonzero(seen.claimed.any(0))],
             "p": seen.p,
             "first among its kind": {f: concepts[max(row, key=lambda i: scores[i])] for f, row in places.items()},
-            "asked in words": {f: concepts[max(row, key=lambda i: words[i])] for f, row in places.items()},
+            "asked in words": {f: concepts[max(row, key=lambda i: said[i])] for f, row in places.items()},
+            "words that set it apart": [one.word for one in apart[:10]],
             "holds": facts,
         }
     return told
