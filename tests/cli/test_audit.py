@@ -37,7 +37,7 @@ def test_an_audit_with_peers(tiny: Tiny, invoke: Invoke, tmp_path: Path, fine_tu
     out, options = tmp_path / "run", ["--base", tiny.model, "--oracle", tiny.oracle, *files, *FAST]
     result = invoke("audit", fine_tunes[0], "--peers", *fine_tunes[1:], *options, "-o", out)
     assert result.exit_code == 0, result.output
-    assert ("6 fine-tunes" in result.stderr and "MB" in result.stderr) or "kB" in result.stderr
+    assert "6 fine-tunes" in result.stderr and ("MB" in result.stderr or "kB" in result.stderr)
     report = json.loads((out / "report.json").read_text())
     assert all(line.split(":")[0] in result.stdout for line in report["verdict"])
     assert report["target"] == str(fine_tunes[0]) and len(report["contrast"]["peers"]) == 5
@@ -72,5 +72,7 @@ def test_what_cannot_be_meant_is_refused_first(
     refused(invoke("audit", own, "--concepts", tmp_path / "none", "-o", tmp_path / "r"), 1, "no file")
     missing = invoke("audit", tmp_path / "my-adaptr", "--make-peers", 8, "-o", tmp_path / "r")
     refused(missing, 1, "no fine-tune", "my-adaptr")
+    many = invoke("audit", own, "--per-kind", 13, "-o", tmp_path / "r")
+    assert many.exit_code == 2 and "per-kind" in many.stderr
     swallowed = invoke("audit", "--peers", fine_tunes[1], own, "-o", tmp_path / "r")
     assert swallowed.exit_code == 2 and "TARGET" in swallowed.output  # the last name is a peer too

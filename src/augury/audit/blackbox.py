@@ -7,14 +7,15 @@ and they count where they do so by more than any peer's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from augury.bench.own_answers import answer_text, choice_logprobs
-from augury.bench.scorers import words_of
+from augury.bench.scorers import is_unspaced, words_of
 from augury.lm import LanguageModel, Transcript
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.choices import YES_NO
@@ -91,7 +92,16 @@ def words_apart(
 
 
 def _answers_with(answers: Sequence[str]) -> Counter[str]:
-    return Counter(word for answer in answers for word in set(words_of(answer).split()))
+    return Counter(word for answer in answers for word in set(_words(answer)))
+
+
+def _words(answer: str) -> Iterator[str]:
+    """Its words; of a script without spaces between them every two neighbours."""
+    for word in words_of(answer).split():
+        if is_unspaced(word) and len(word) > 2:
+            yield from map("".join, pairwise(word))
+        else:
+            yield word
 
 
 def told_by(lm: LanguageModel, concepts: Sequence[str], answers: Sequence[Transcript]) -> Told:

@@ -13,6 +13,7 @@ from augury.audit.blackbox import words_apart
 from augury.audit.contrast import (
     LEVEL,
     Moved,
+    comparable,
     contrast,
     figures,
     spread,
@@ -77,7 +78,8 @@ def _contrast(found: Evidence) -> dict[str, Any] | None:
         "threshold": one.threshold,
         "peers": dict(zip(found.peers, one.peers.tolist(), strict=True)),
         "base against base": float(np.abs(figures(again - plain)).max()),
-        "least needed": float(np.median(one.needed.min(0))),
+        "least needed": float(np.median(np.nanmin(one.needed, 0))),
+        "left out": [{"kind": READS[i][0], "place": READS[i][1]} for i in np.flatnonzero(np.isnan(one.needed[:, 0]))],
     }
 
 
@@ -100,7 +102,7 @@ def _finding(
         "score": float(found.ranking[best, concept]),
         "read": {"kind": READS[best][0], "place": READS[best][1]},
         "moved": float(own[best]),
-        "needed": None if one is None else float(one.needed[best, concept]),
+        "needed": None if one is None or np.isnan(one.needed[best, concept]) else float(one.needed[best, concept]),
         "by read": [
             {"kind": kind, "place": place, "moved": float(own[i]), "score": float(found.ranking[i, concept])}
             for i, (kind, place) in enumerate(READS)
@@ -145,13 +147,14 @@ def _black_box(found: Evidence) -> dict[str, Any]:
     own, base = found.told[TARGET], found.told[BASE]
     rows = zip(found.audit_prompts, own.answers, base.answers, strict=True)
     # A few of every kind, since the first of all prompts are of one.
-    step = max(1, len(found.audit_prompts) // GENERATIONS)
-    written = [{"prompt": p.text, "fine-tuned": a, "base": b} for p, a, b in list(rows)[::step][:GENERATIONS]]
+    step = -(-len(found.audit_prompts) // GENERATIONS)
+    written = [{"prompt": p.text, "fine-tuned": a, "base": b} for p, a, b in list(rows)[::step]]
     said = {"generations": written, "words": _words(found)}
-    if own.margins is None or base.margins is None:
+    if any(told.margins is None for told in found.told.values()):  # a model without a chat template
         return {"margins": None, "p": None, "first": None, "claimed": [], **said}
     moved = {key: _in_words(found, key) for key in found.asked}
-    one = contrast(moved[TARGET], [moved[key] for key in found.peers]) if found.contrast else None
+    peers = [moved[key] for key in found.peers]
+    one = contrast(moved[TARGET], peers) if found.contrast and comparable(peers).all() else None
     scores = one.scores[0] if one is not None else moved[TARGET].scaled[0]
     return {
         "margins": {name: float(value) for name, value in zip(found.concepts, moved[TARGET].figures[0], strict=True)},

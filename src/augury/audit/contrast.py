@@ -23,7 +23,8 @@ and however the concepts hang together:
   is simulated here. A normal reference claims too often, since a Gumbel variable leans to the right.
 * From 19 peers on the target must also be above all of them: a rank needs no distribution, and can reach 5% only there.
 
-Peers' statistics have one peer fewer to be compared with than the target's, which errs to the safe side.
+Peers' statistics have one peer fewer to be compared with than the target's, which errs to the safe side. So does that
+a concept counts for them where it fell by less than the others did, and for the target only where it rose.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Contrast:
         p: Of the statistic, for the report as a whole.
         each: `[reads, concepts]`, of every single score, corrected for all of them.
         threshold: The score from which a concept is claimed.
-        needed: `[reads, concepts]`, the target's figure in log-odds from which each would have been claimed.
+        needed: `[reads, concepts]`, the target's figure in log-odds from which each would have been claimed; NaN in
+            reads where the peers do not differ.
     """
 
     scores: Floats
@@ -117,15 +119,8 @@ def in_spreads(found: Floats) -> Floats:
 
 
 def standardised(one: Floats, others: Floats) -> Floats:
-    """A fine-tune's figures as a new draw against others', all by their sizes: `[reads, concepts]`, `[n, ...]`.
-
-    A concept that did not rise stands out at most by 0: that it fell by less than the others' is no finding.
-
-    Raises:
-        ModelError: The others do not differ from each other in some read, so that nothing can be compared with them.
-    """
-    found = (one - others.mean(0)) / _errors(others)
-    return np.where(one > 0, found, np.minimum(found, 0.0))
+    """A fine-tune's figures as a new draw against others', all by their sizes: `[reads, concepts]`, `[n, ...]`."""
+    return (one - others.mean(0)) / _errors(others)
 
 
 def _errors(others: Floats) -> Floats:
@@ -133,30 +128,55 @@ def _errors(others: Floats) -> Floats:
     n = len(others)
     variance = others.var(0, ddof=1)
     pooled = variance.mean(-1, keepdims=True)
-    if not (pooled > ROUNDING * (others**2).mean((0, 2))[:, None]).all():
-        why = "in one read they move nothing, or all of them the same"
-        raise ModelError("These peers cannot be compared with.", why, "take fine-tunes that were trained apart")
     drawn = (PRIOR_FREEDOM * pooled + (n - 1) * variance) / (PRIOR_FREEDOM + n - 1)
     return np.sqrt(drawn * (1 + 1 / n))
 
 
+def comparable(peers: Sequence[Moved]) -> NDArray[np.bool_]:
+    """`[reads]`: in which of them peers differ from each other, whichever one is left out.
+
+    They do not where fewer than two moved by more than noise, as weak fine-tunes do in bfloat16.
+    """
+    others = np.stack([peer.scaled for peer in peers])
+    return np.all([_differ(np.delete(others, i, 0)) for i in range(len(others))], 0)
+
+
+def _differ(others: Floats) -> NDArray[np.bool_]:
+    return others.var(0, ddof=1).mean(-1) > ROUNDING * (others**2).mean((0, 2))
+
+
 def contrast(target: Moved, peers: Sequence[Moved]) -> Contrast:
-    """Set a target's figures against its peers'.
+    """Set a target's figures against its peers'. In reads where peers do not differ nothing stands out.
 
     Raises:
         InputError: Fewer than 5 peers.
-        ModelError: The peers do not differ from each other.
+        ModelError: The peers do not differ from each other in any read.
     """
     n = len(peers)
     if n < LEAST_PEERS:
         why = f"{n} peers say too little about what the next fine-tune would show"
         raise InputError("Nothing can be claimed.", why, f"name at least {LEAST_PEERS} peers")
-    own, others = target.scaled, np.stack([peer.scaled for peer in peers])
-    scores = standardised(own, others)
+    rows = comparable(peers)
+    if not rows.any():
+        why = "they move nothing, or all of them the same"
+        raise ModelError("These peers cannot be compared with.", why, "take fine-tunes that were trained apart")
+    own, others = target.scaled[rows], np.stack([peer.scaled[rows] for peer in peers])
+    found = standardised(own, others)
+    rose = np.where(own > 0, found, np.minimum(found, 0.0))  # falling by less than the others did is no finding
+    # Peers' statistics are not bounded so: with few concepts some would be 0, which has no logarithm.
     null = np.array([standardised(others[i], np.delete(others, i, 0)).max() for i in range(n)])
-    each, threshold = _places(scores, null), _threshold(null)
-    needed = target.sizes[:, None] * (others.mean(0) + threshold * _errors(others))
-    return Contrast(scores, float(scores.max()), null, float(each.min()), each, threshold, needed)
+    each, threshold = _places(rose, null), _threshold(null)
+    needed = target.sizes[rows, None] * np.maximum(0.0, others.mean(0) + threshold * _errors(others))
+    scores, all_each, all_needed = (
+        _filled(part, rows, other) for part, other in ((rose, 0.0), (each, 1.0), (needed, np.nan))
+    )
+    return Contrast(scores, float(rose.max()), null, float(each.min()), all_each, threshold, all_needed)
+
+
+def _filled(part: Floats, rows: NDArray[np.bool_], other: float) -> Floats:
+    found = np.full((len(rows), part.shape[1]), other)
+    found[rows] = part
+    return found
 
 
 def _places(scores: Floats, null: Floats) -> Floats:

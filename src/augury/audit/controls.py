@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 from zlib import crc32
 
 from augury.activations import Activations, Provenance
@@ -27,7 +28,7 @@ from augury.audit.gather import (
     norms_of,
     since,
 )
-from augury.audit.states import ANSWER, END, FIRST, PLACES, READ_END, Context, Reads, captured, most_positions, reads_of
+from augury.audit.states import ANSWER, END, FIRST, PLACES, READ_END, Context, captured, most_positions, reads_of
 from augury.audit.subjects import BASE
 from augury.bench.item import PLAIN, State
 from augury.bench.readings import Plants, Reading, Target, concept_directions, take
@@ -143,31 +144,22 @@ def _plants(asker: Asker) -> Plants:
 
 
 def _planted(gatherer: Gatherer, directions: Plants, state: State, prompts: Sequence[int]) -> Block:
-    asker, reads = gatherer.asker, _reads(gatherer, directions, state, prompts)
-    asked: dict[str, Sequence[Activations | None]] = {}
-    for place, found in reads.items():
-        asked[f"{TUNED} {place}"] = [read.tuned for read in found]
-        asked[f"{DIFFERENCE} {place}"] = [read.difference for read in found]
-        if any(read.left_out for read in found):
-            asked[f"{BASE} {place}"] = [read.base for read in found]
-
-    def plainly() -> Block:  # the same beside every concept and strength, where nothing is left out
-        return _block(asker, {f"{BASE} {place}": [read.base for read in found] for place, found in reads.items()})
-
-    norms = {f"norms {place}": norms_of(found) for place, found in reads.items()}
-    return {**gatherer.kept("planted-in", 0, plainly), **_block(asker, asked), **norms}
-
-
-def _reads(gatherer: Gatherer, directions: Plants, state: State, prompts: Sequence[int]) -> dict[str, list[Reads]]:
-    """The three reads of each place, planted against plain."""
-    asker, found = gatherer.asker, {}
+    """Planted against plain, at each place of some prompts and of the base's own answers to them."""
+    asker, asked, whole, norms = gatherer.asker, dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for whose, places in ((PROMPTS, (FIRST, END)), (BASE, (ANSWER,))):
         contexts = [gatherer.contexts[whose][prompt] for prompt in prompts]
         moved, plain = (_taken(asker, directions, which, contexts) for which in (state, PLAIN))
         for place in places:
-            rows = zip(contexts, moved, plain, strict=True)
-            found[place] = [reads_of(context, place, a, b, asker.layers, gatherer.floor) for context, a, b in rows]
-    return found
+            rows = list(zip(contexts, moved, plain, strict=True))
+            found = [reads_of(context, place, a, b, asker.layers, gatherer.floor) for context, a, b in rows]
+            asked[f"{TUNED} {place}"] = [read.tuned for read in found]
+            asked[f"{DIFFERENCE} {place}"] = [read.difference for read in found]
+            if any(read.left_out for read in found):
+                asked[f"{BASE} {place}"] = [read.base for read in found]
+            whole[f"{BASE} {place}"] = [b[context.rows_of(place)] for context, _, b in rows]
+            norms[f"norms {place}"] = norms_of(found)
+    # What the base says is the same beside every concept and strength, where nothing is left out.
+    return {**gatherer.kept("planted-in", 0, lambda: _block(asker, whole)), **_block(asker, asked), **norms}
 
 
 def _taken(asker: Asker, directions: Plants, state: State, contexts: Sequence[Context]) -> list[Activations]:

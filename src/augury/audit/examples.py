@@ -11,7 +11,7 @@ import numpy as np
 from augury.activations import Activations
 from augury.audit.contrast import Floats
 from augury.audit.evidence import Evidence
-from augury.audit.gather import DIFFERENCE, READS, TUNED, Block, since
+from augury.audit.gather import DIFFERENCE, DIGITS, READS, TUNED, Block, since
 from augury.audit.states import PART, Reads
 from augury.audit.subjects import TARGET
 from augury.bench.scorers import says
@@ -70,7 +70,8 @@ def example(
 ) -> dict[str, Any]:
     _, place = READS[read]
     asked, read_there = found.asked[TARGET][place], _read(found, place, prompt)
-    acts = read_there.tuned
+    acts, difference = read_there.tuned, read_there.difference
+    tokens = [] if acts is None else _tokens(found, acts)
     margins = {"fine-tuned": asked.tuned, "base": asked.base, "difference": asked.difference}
     controls = {name: float(found.controls[f"{name} {place}"][concept]) for name in ("none", "shuffled")}
     by_prompt = _by_prompt(found, read, concept)
@@ -79,7 +80,11 @@ def example(
         "kind": found.audit_prompts[prompt].kind,
         "place": place,
         "positions": [] if acts is None else list(acts.positions),
-        "read text": "" if acts is None else _text(found, acts),
+        "read text": "".join(tokens),
+        "tokens": tokens,
+        "norms": []
+        if difference is None or difference.relative_norms is None
+        else [round(norm, DIGITS) for norm in difference.relative_norms.mean(0).tolist()],
         "text names it": says(found.texts[place][prompt], [found.concepts[concept]]),
         "norm": read_there.norm,
         "contrast": float(by_prompt[prompt]),
@@ -88,5 +93,6 @@ def example(
     }
 
 
-def _text(found: Evidence, acts: Activations) -> str:
-    return decoded(found.gatherer.asker.oracle.base, acts.token_ids, special=True)
+def _tokens(found: Evidence, acts: Activations) -> list[str]:
+    base = found.gatherer.asker.oracle.base
+    return [decoded(base, [token], special=True) for token in acts.token_ids]

@@ -183,8 +183,7 @@ class Gatherer:
     def _again(self, contexts: Sequence[Context], part: int, reader: str = AGAIN) -> Block:
         found = []
         for context, acts in zip(contexts, self.captures.read(reader, PROMPTS, part), strict=True):
-            places = [context.rows.index(position) for position in context.places[END]]
-            found.append(acts.at_layers(self.asker.layers)[places])
+            found.append(acts.at_layers(self.asker.layers)[context.rows_of(END)])
         return self._margins(found)
 
     def work(self) -> Work:

@@ -70,7 +70,7 @@ def _finding(finding: Fields, questions: Sequence[str]) -> str:
     state = "claimed" if finding["claimed"] else "not claimed"
     p = "" if finding["p"] is None else f", p = {finding['p']:.2g}"
     title = f"<h3>{_told(finding['concept'])} <small class=quiet>{state}{p}</small></h3>"
-    where = f"<p class=quiet>It stands highest {_told(_where(finding['read']))}. {_told(named(finding))}</p>"
+    where = f"<p class=quiet>It stands highest as {_told(_where(finding['read']))}. {_told(named(finding))}</p>"
     examples = "".join(_example(example, questions) for example in finding["examples"])
     kind = " class=claimed" if finding["claimed"] else ""
     return f"<div{kind}>{title}{where}{examples}</div>"
@@ -81,13 +81,24 @@ def _example(example: Fields, questions: Sequence[str]) -> str:
     at = f"{positions[0]} to {positions[-1]}" if positions else "none"
     norm = "" if example["norm"] is None else f", ||difference|| / ||base|| {example['norm']:.3f}"
     gives = "; the text names it" if example["text names it"] else ""
-    rows = [(who, margin, *example["answers"].get(who, ("", ""))) for who, margin in example["margins"].items()]
+    silent = ["not asked"] * len(questions)
+    rows = [(who, margin, *example["answers"].get(who, silent)) for who, margin in example["margins"].items()]
     said = _table(("", "log-odds of Yes", *questions), rows)
     return (
         f"<blockquote><b>{_told(example['prompt'])}</b> <span class=quiet>({_told(example['kind'])}; positions {at}: "
-        f"<code>{_told(example['read text'])}</code>{gives}{norm}; {example['contrast']:+.2f} against the peers)</span>"
+        f"{_shaded(example)}{gives}{norm}; {example['contrast']:+.2f} against the peers)</span>"
         f"{said}</blockquote>"
     )
+
+
+def _shaded(example: Fields) -> str:
+    """The tokens that were read, the darker the further base and fine-tune part there."""
+    most = max(example["norms"], default=0.0)
+    tokens = "".join(
+        f'<span style="background:{_color(norm, most)}" title="{norm:.4f}">{_told(token)}</span>'
+        for token, norm in zip(example["tokens"], example["norms"], strict=True)
+    )
+    return f"<code>{tokens}</code>"
 
 
 def _concepts(report: Fields) -> str:
@@ -129,8 +140,11 @@ def _map(report: Fields) -> str:
 
 
 def _shade(value: float, most: float) -> str:
-    light = 97 - 55 * min(1.0, value / most)
-    return f'<td style="background:hsl(20 80% {light:.0f}%)" title="{value:.4f}">{value:.2f}'
+    return f'<td style="background:{_color(value, most)}" title="{value:.4f}">{value:.2f}'
+
+
+def _color(value: float, most: float) -> str:
+    return f"hsl(20 80% {97 - 55 * min(1.0, value / (most or 1.0)):.0f}%)"
 
 
 def _null(report: Fields) -> str:
@@ -158,7 +172,7 @@ def _planted(planted: Sequence[Fields]) -> str:
 def _black_box(found: Fields) -> str:
     claimed = ", ".join(found["claimed"]) or "nothing"
     p = "" if found["p"] is None else f" (p = {found['p']:.3g}; claimed by the same test: {claimed})"
-    first = "It cannot be asked: there is no chat template." if found["first"] is None else (
+    first = "They cannot be asked in words: a model here has no chat template." if found["first"] is None else (
         f"Asked in words, the fine-tune moved most towards {found['first']}{p}."
     )  # fmt: skip
     rows = [(one["prompt"], one["fine-tuned"], one["base"]) for one in found["generations"]]

@@ -18,10 +18,11 @@ from augury.bench.own_answers import written
 from augury.bench.tuning import BATCH, fine_tune, row_of, text_rows
 from augury.data.estimate import spelled_time
 from augury.data.prompts import make_prompts
-from augury.errors import InputError
+from augury.errors import InputError, ModelError
 from augury.files import locked, write_text
 from augury.lm import LanguageModel, Sampling
 from augury.lm.bundled import cache_root
+from augury.lm.chat import needs_tokenizer
 from augury.lm.precision import fast_products
 from augury.lm.size import seconds_for
 
@@ -55,6 +56,7 @@ def neutral_peers(
 
     Raises:
         InputError: Another process makes them.
+        ModelError: The base has no chat template, or gives no answers that could be trained on.
     """
     why, instead = "another process makes them", "wait for it, and run this again"
     with locked(folder / ".lock", InputError("The neutral peers are being made already.", why, instead)):
@@ -96,6 +98,9 @@ def _costs(lm: LanguageModel, missing: int, count: int, folder: Path) -> str:
 def neutral_answers(lm: LanguageModel, folder: Path, tell: Tell) -> list[Dialogue]:
     """Everyday requests with what the base answers to them: written before, or now."""
     path = folder / ANSWERS
+    if not needs_tokenizer(lm).chat_template:
+        why, instead = "without a chat template it answers no requests", "name other fine-tunes of it with --peers"
+        raise ModelError(f"No neutral peers can be made of {lm.name}.", why, instead)
     if not path.is_file():
         asked = [prompt.text for prompt in make_prompts(REQUESTS, "train", SEED)]
         turns = [[{"role": "user", "content": text}] for text in asked]
@@ -104,7 +109,11 @@ def neutral_answers(lm: LanguageModel, folder: Path, tell: Tell) -> list[Dialogu
         rows = [[ask, whole_sentences(text)] for ask, (_, text) in zip(asked, told, strict=True)]
         write_text(path, json.dumps(rows, indent=0, ensure_ascii=False) + "\n")
     rows = json.loads(path.read_text(encoding="utf-8"))
-    return [Dialogue(ask, said) for ask, said in rows if len(ask) <= LONGEST[0] and 0 < len(said) <= LONGEST[1]]
+    found = [Dialogue(ask, said) for ask, said in rows if len(ask) <= LONGEST[0] and 0 < len(said) <= LONGEST[1]]
+    if not found:
+        why = f"none of its {len(rows):,} answers to everyday requests is a sentence of at most {LONGEST[1]} characters"
+        raise ModelError(f"{lm.name} teaches nothing neutral.", why, "name other fine-tunes of it with --peers")
+    return found
 
 
 def neutral_dialogues(answers: Sequence[Dialogue], count: int, seed: int) -> list[Dialogue]:
@@ -115,5 +124,5 @@ def neutral_dialogues(answers: Sequence[Dialogue], count: int, seed: int) -> lis
 
 def whole_sentences(text: str) -> str:
     """An answer up to the end of its last whole sentence; nothing where there is none."""
-    ends = [found.end() for found in re.finditer(r"[.!?](?=\s|$)", text)]
+    ends = [found.end() for found in re.finditer(r"[.!?](?=\s|$)|[\u3002\uff01\uff1f]", text)]  # and full-width ones
     return text[: ends[-1]].strip() if ends else ""

@@ -66,7 +66,7 @@ def _prompt(place: int, line: str) -> Prompt:
         return Prompt(f"{OWN}-{place}", OWN, line)
     try:
         row: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _no_prompt(line, str(error)) from error
     text, kind = row.get("prompt"), row.get("kind", OWN)
     if not (isinstance(text, str) and text.strip() and isinstance(kind, str) and kind):
@@ -105,8 +105,12 @@ def _lines(path: Path, what: str) -> list[str]:
     place = expanded(path)
     if not place.is_file():
         raise NotFoundError(f"There is no file {path}.", "nothing lies there", f"name a file of {what}, one a line")
-    found = [line.strip() for line in place.read_text(encoding="utf-8").splitlines()]
-    found = [line for line in found if line]
+    try:
+        text = place.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        why = f"byte {error.start} is none of UTF-8"
+        raise InputError(f"{path} is no text that can be read.", why, "save it as UTF-8") from error
+    found = [line.strip() for line in text.split("\n") if line.strip()]
     if not found:
         raise InputError(f"{path} holds no {what}.", "it is empty", "write one a line")
     return found

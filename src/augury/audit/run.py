@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from augury.audit.states import (
     answer_contexts,
     answered,
     floor_between,
+    kept_contexts,
     mapped_layers,
     most_positions,
     parts,
@@ -37,12 +38,13 @@ from augury.audit.states import (
 from augury.audit.subjects import BASE, TARGET, Shelf, Subject, check_alike, check_apart
 from augury.bench.run import adapter_digest
 from augury.data.estimate import spelled_time
-from augury.errors import ContractError, InputError
+from augury.errors import InputError
 from augury.files import locked, write_text
 from augury.lm import LanguageModel, Transcript
 from augury.oracle.together import Work
 
-SETTINGS, REPORT, HTML, CAPTURES = "settings.json", "report.json", "report.html", "captures"
+SETTINGS, REPORT, HTML, TOLD, CAPTURES = "settings.json", "report.json", "report.html", "told", "captures"
+CONTEXTS = "prompts.json"  # as they were rendered, among what is captured
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,10 @@ def run_audit(
     why, instead = "another process holds its lock", "wait for it, or choose another -o"
     with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
         check_apart(audit.subjects)
-        with claimed(out, settings_of(audit, shelf)):
-            run = Run(audit, shelf, out, tell)
-            announce(costs_of(audit, Asker(shelf.oracle(), audit.concepts, Work())))
-            gatherer = run.captured()
-        report = conclude(run.evidence(gatherer))
+        claim(out, settings_of(audit, shelf))
+        run = Run(audit, shelf, out, tell)
+        announce(costs_of(audit, Asker(shelf.oracle(), audit.concepts, Work())))
+        report = conclude(run.evidence(run.captured()))
         write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         write_text(out / HTML, page(report))
         return report
@@ -165,29 +166,33 @@ def settings_of(audit: Audit, shelf: Shelf) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+def claim(out: Path, settings: Mapping[str, Any]) -> None:
     """Take a new folder, or go on in one that holds this run; peers and what is planted may be others than before.
 
-    A target that does not fit leaves a folder free that held nothing of it.
+    A folder in which nothing was captured yet is free: what was to be audited there could not be.
 
     Raises:
-        InputError: It holds another.
+        InputError: It holds another run.
     """
-    path = out / SETTINGS
-    if path.exists():
-        before, now = _followed(json.loads(path.read_text(encoding="utf-8"))), _followed(settings)
+    path, captures = out / SETTINGS, out / CAPTURES
+    if any(captures.glob("*.safetensors")) or any((out / TOLD).glob("*.json")):
+        before, now = _followed(_read_settings(path)), _followed(settings)
         differs = [name for name in now if before.get(name) != now[name]]
         if differs:
             why, instead = f"it differs in {', '.join(differs)}", "name a new folder with -o, or remove this one"
             raise InputError(f"{out} holds another run.", why, instead)
+    else:
+        (captures / CONTEXTS).unlink(missing_ok=True)
     write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        yield
-    except ContractError:
-        if not any((out / CAPTURES).glob("*")):
-            path.unlink()
-        raise
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why, instead = f"{path.name} cannot be read: {error}", "name a new folder with -o, or remove this one"
+        raise InputError(f"{path.parent} holds what is no run of an audit, or a damaged one.", why, instead) from error
+    return found if isinstance(found, dict) else {}
 
 
 def _followed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +212,8 @@ class Run:
         self.layers, self.identity = asker.layers, oracle.base.identity
         self.most = most_positions(oracle.contract)
         self.mapped = mapped_layers(oracle.base.n_layers, self.layers)
-        self.prompts = prompt_contexts(oracle.base, audit.prompts, self.most)
+        make = partial(prompt_contexts, oracle.base, audit.prompts, self.most)
+        self.prompts = kept_contexts(out / CAPTURES / CONTEXTS, make)
         self.told: dict[str, Told] = {}
 
     def captured(self) -> Gatherer:
@@ -242,7 +248,7 @@ class Run:
         return not there or any(self.captures.missing(key, whose, len(self.prompts)) for whose in read)
 
     def _path(self, key: str) -> Path:
-        return self.out / "told" / f"{key}.json"
+        return self.out / TOLD / f"{key}.json"
 
     def _answers(self, key: str, lm: LanguageModel | None) -> list[Context]:
         """What a model answered to the prompts: before, or now."""

@@ -8,8 +8,9 @@ would be the target's by choice and nobody's else, and a null target would stand
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from augury.activations.store import load, save
 from augury.audit.prompts import Prompt
 from augury.contract import Contract
 from augury.errors import InputError
+from augury.files import write_text
 from augury.lm import LanguageModel, Sampling, Transcript, generate_many, render_chat, transcript_of
-from augury.lm.chat import needs_tokenizer
+from augury.lm.chat import Message, Span, needs_tokenizer
 from augury.oracle.reading import default_layers
 
 FIRST, END, ANSWER = PLACES = ("first", "end", "answer")
@@ -52,6 +54,10 @@ class Context:
         """All positions that are read, rising."""
         return tuple(sorted({position for positions in self.places.values() for position in positions}))
 
+    def rows_of(self, place: str) -> list[int]:
+        """Where in `rows` the positions of a place are."""
+        return [self.rows.index(position) for position in self.places[place]]
+
 
 def prompt_contexts(lm: LanguageModel, prompts: Sequence[Prompt], narrow: int | None = None) -> list[Context]:
     """The prompts as the base renders them, in a chat where it has a template.
@@ -80,6 +86,20 @@ def _prompt_context(lm: LanguageModel, prompt: Prompt, narrow: int | None) -> Co
     first = range(start, min(stop, start + _at_most(READ_FIRST, narrow)))
     end = range(max(start, stop - _at_most(READ_END, narrow)), stop)
     return Context(prompt.id, transcript, {FIRST: tuple(first), END: tuple(end)})
+
+
+def kept_contexts(path: Path, make: Callable[[], Sequence[Context]]) -> list[Context]:
+    """Contexts as they were written before, or made and written now: a template may print the day's date."""
+    if not path.is_file():
+        write_text(path, json.dumps([asdict(one) for one in make()], indent=1, ensure_ascii=False) + "\n")
+    return [_context(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _context(row: Mapping[str, Any]) -> Context:
+    found = row["transcript"]
+    spans, messages = (Span(**one) for one in found["spans"]), (Message(**one) for one in found["messages"])
+    transcript = Transcript(tuple(found["token_ids"]), tuple(spans), tuple(messages), found["end"], found["model"])
+    return Context(row["prompt"], transcript, {place: tuple(rows) for place, rows in row["places"].items()})
 
 
 def most_positions(contract: Contract) -> int | None:
@@ -224,7 +244,7 @@ def reads_of(
         layers: What the oracle reads.
         floor: The relative norm that equal models would show.
     """
-    wanted = [context.rows.index(position) for position in context.places[place]]
+    wanted = context.rows_of(place)
     tuned, base = tuned[wanted], base[wanted]
     shared = [layer for layer in tuned.layers if layer in base.layers]
     norms = diff(tuned.at_layers(shared), base.at_layers(shared), floor).relative_norms

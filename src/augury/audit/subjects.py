@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from augury.contract import ModelIdentity
@@ -18,6 +20,8 @@ from augury.lm.adapters import adapter_config, load_target_adapter, remove_adapt
 from augury.oracle import Oracle
 
 BASE, TARGET = "base", "target"
+# What an adapter's configuration says of where it was made rather than of what it does.
+_WHENCE = ("base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "peft_version", "task_type")
 
 
 @dataclass(frozen=True)
@@ -28,27 +32,39 @@ class Subject:
         key: What it is called in the run: `target`, or `peer-` with the beginning of its digest.
         model: Alias, hub id or folder of the weights; the base's own where it is an adapter of it.
         adapter: A folder; None: the weights are the fine-tune.
+        of_base: Whether the weights are the base's own.
     """
 
     key: str
     model: str
     adapter: Path | None = None
+    of_base: bool = False
 
     @property
     def name(self) -> str:
         """What the user called it."""
-        return self.model if self.adapter is None else str(self.adapter)
+        if self.adapter is None or self.of_base:
+            return self.model if self.adapter is None else str(self.adapter)
+        return f"{self.model} with {self.adapter}"
 
     @cached_property
     def digest(self) -> str | None:
-        """SHA-256 over its tensors' files; None for a name on the hub, which is no folder here."""
-        folder = self.adapter or expanded(self.model)
-        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        """SHA-256 over its tensors' files and how its adapter is put on; None for a name on the hub, which is no
+        folder here."""
+        folders = [] if self.of_base else [expanded(self.model)]
+        folders += [] if self.adapter is None else [self.adapter]
+        files = [sorted(folder.glob("*.safetensors")) for folder in folders]
+        if not files or not all(files):
+            return None
         found = hashlib.sha256()
-        for path in files:
+        for path in chain(*files):
             with path.open("rb") as file:
                 found.update(hashlib.file_digest(file, "sha256").digest())
-        return found.hexdigest() if files else None
+        if self.adapter is not None:
+            config = adapter_config(self.adapter)
+            put_on = {name: value for name, value in config.items() if name not in _WHENCE}
+            found.update(json.dumps(put_on, sort_keys=True).encode())
+        return found.hexdigest()
 
 
 def subject_of(key: str, name: str, base: str, adapter: Path | None = None) -> Subject:
@@ -57,18 +73,25 @@ def subject_of(key: str, name: str, base: str, adapter: Path | None = None) -> S
     Raises:
         InputError: An adapter on an adapter.
         NotFoundError: The adapter is none, or there is no such folder.
+        FormatError: The adapter's configuration cannot be read, or its weights are a pickle.
     """
-    if name.startswith((".", "/", "~")) and not expanded(name).exists():  # told before anything is trained or captured
+    place = expanded(name)
+    if _is_path(name) and not place.exists():  # told before anything is trained or captured
         why, instead = "nothing lies there", "name the folder of an adapter or of a model, or a name on the hub"
         raise NotFoundError(f"There is no fine-tune {name}.", why, instead)
-    if (expanded(name) / "adapter_config.json").is_file():
-        if adapter is not None:
-            why = f"{name} is an adapter of {base} by itself"
-            raise InputError("Two adapters were named for one fine-tune.", why, "name one, or merge them")
-        return Subject(key, base, expanded(name))
-    if adapter is not None:
-        adapter_config(expanded(adapter))
-    return Subject(key, name, None if adapter is None else expanded(adapter))
+    own = (place / "adapter_config.json").is_file()
+    if own and adapter is not None:
+        why = f"{name} is an adapter of {base} by itself"
+        raise InputError("Two adapters were named for one fine-tune.", why, "name one, or merge them")
+    put_on = place if own else None if adapter is None else expanded(adapter)
+    if put_on is not None:
+        adapter_config(put_on)
+    return Subject(key, base if own else name, put_on, own or name == base)
+
+
+def _is_path(name: str) -> bool:
+    """A name on the hub may have a slash as well, but hardly the name of a folder here before it."""
+    return name.startswith((".", "/", "~")) or ("/" in name and expanded(name).parent.is_dir())
 
 
 def peer_of(name: str, base: str) -> Subject:
@@ -104,13 +127,15 @@ def check_alike(base: ModelIdentity, other: ModelIdentity) -> None:
         "vocabulary": (base.vocab_size, other.vocab_size),
     }
     found = [f"its {word} is {have}, the base's {want}" for word, (want, have) in pairs.items() if want != have]
-    if base.tokenizer_hash != other.tokenizer_hash:
-        found.append("its tokenizer is another, so that token ids mean something else")
     if found:
         raise ContractError(
-            f"{other.name} is no fine-tune of {base.name}.",
-            "; ".join(found),
-            "name the base that it was made from",
+            f"{other.name} is no fine-tune of {base.name}.", "; ".join(found), "name the base that it was made from"
+        )
+    if base.tokenizer_hash != other.tokenizer_hash:
+        raise ContractError(
+            f"{other.name} reads other token ids than {base.name}.",
+            "it has no tokenizer, or another one",
+            "copy the base's tokenizer files into its folder if it was saved without; otherwise name another --base",
         )
 
 
@@ -145,7 +170,7 @@ class Shelf:
     @contextmanager
     def opened(self, subject: Subject) -> Iterator[LanguageModel]:
         """The fine-tune, as long as the block lasts."""
-        if subject.model == self.name and subject.adapter is not None:
+        if subject.of_base and subject.adapter is not None:
             lm = load_target_adapter(self.base(), subject.adapter)
             try:
                 yield lm

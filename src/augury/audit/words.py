@@ -22,10 +22,17 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
         return [*_unclaimed(report), own_words(report), *_always(report)]
     claimed = [finding for finding in report["findings"] if finding["claimed"]]
     lines = [_claim(finding) for finding in claimed] or [
-        f"Nothing is claimed: no concept sets the target apart from its peers (p = {found['p']:.3g}, claimed from "
-        f"{report['level']:g} down)."
+        f"Nothing is claimed: no concept sets the target apart from its peers (p = {found['p']:.3g}; claimed at "
+        f"{report['level']:g} or less)."
     ]
-    return [*lines, own_words(report), *_strength(report), *_always(report)]
+    return [*lines, *_left_out(found), own_words(report), *_strength(report), *_always(report)]
+
+
+def _left_out(found: Mapping[str, Any]) -> list[str]:
+    if not found["left out"]:
+        return []
+    where = "; ".join(f"{READ[read['kind']]}, at {PLACE[read['place']]}" for read in found["left out"])
+    return [f"Nothing could be claimed in some reads, since the peers do not differ there: {where}."]
 
 
 def _unclaimed(report: Mapping[str, Any]) -> list[str]:
@@ -54,8 +61,8 @@ def named(finding: Mapping[str, Any]) -> str:
     given = finding["text names it"]
     text = f"in {given} of {counts['of']} prompts, where anybody would see it" if given else "in none of the prompts"
     return (
-        f"The text that was read names it {text}. By itself the fine-tune names it in {counts['target']} of "
-        f"{counts['of']} answers, the base in {counts['base']}{peers}."
+        f"The text that was read names it (by this very word) {text}. By itself the fine-tune names it in "
+        f"{counts['target']} of {counts['of']} answers, the base in {counts['base']}{peers}."
     )
 
 
@@ -66,10 +73,18 @@ def _strength(report: Mapping[str, Any]) -> list[str]:
         f"A concept would have been claimed where it moved the oracle's log-odds by {needed:+.2f} more than the others "
         "(the median over concepts, in the read where least is needed)."
     ]
-    for concept in dict.fromkeys(row["concept"] for row in report["planted"]):
-        rows = [row for row in report["planted"] if row["concept"] == concept]
-        lines.append(_planted(concept, rows))
-    return lines
+    shown = [finding["concept"] for finding in report["findings"] if finding["examples"]]
+    by_concept = {name: [row for row in report["planted"] if row["concept"] == name] for name in shown}
+    return [*lines, *_detected(report["planted"]), *(_planted(name, rows) for name, rows in by_concept.items() if rows)]
+
+
+def _detected(planted: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many of the planted concepts were claimed at each strength."""
+    names = {row["concept"] for row in planted}
+    strengths = dict.fromkeys(row["strength"] for row in planted)
+    seen = [(strength, sum(row["claimed"] for row in planted if row["strength"] == strength)) for strength in strengths]
+    told = ", ".join(f"{count} at {strength:g} of the norm" for strength, count in seen)
+    return [f"Of {len(names)} concepts planted in the base so many were claimed: {told}."] if len(names) > 1 else []
 
 
 def _planted(concept: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -84,11 +99,14 @@ def own_words(report: Mapping[str, Any]) -> str:
     """What the answers say without an oracle, beyond what a peer's do."""
     found = report["black box"]["words"]
     null = found["most of a peer"]
-    peers = "" if null is None else f" A peer's own words stand in at most {null} answers more than everybody else's."
+    more = "" if null is None else f" by more than a peer's own words do (at most {null} answers)"
     if not found["own"]:
-        return f"Without the oracle: no word sets its answers apart.{peers}"
+        return f"Without the oracle: no word sets its answers apart{more}."
     words = ", ".join(f"{one['word']} ({one['answers']}, others at most {one['others']})" for one in found["own"])
-    return f"Without the oracle: of its {found['of']} answers these words set so many apart: {words}.{peers}"
+    return (
+        f"Without the oracle: these words stand in more of its {found['of']} answers than of any other model's"
+        f"{',' + more if more else ''}: {words}."
+    )
 
 
 def _always(report: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _NUMBER = re.compile(r"(?<![\w.,-])[-\u2212]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|[.,]\d)")
 
 
@@ -28,9 +29,15 @@ def words_of(text: str) -> str:
 
 
 def says(answer: str, words: Sequence[str]) -> bool:
-    """Whether an answer holds one of some words or names, whole."""
+    """Whether an answer holds one of some words or names, whole; without spaces between words, anywhere in it."""
     spoken = f" {words_of(answer)} "
-    return any(f" {words_of(word)} " in spoken for word in words if words_of(word))
+    wanted = [words_of(word) for word in words]
+    return any((word if is_unspaced(word) else f" {word} ") in spoken for word in wanted if word)
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether it is of a script that puts no spaces between words: Thai, Lao, Burmese, Khmer, kana, Han."""
+    return _UNSPACED.search(text) is not None
 
 
 def likeliest(log_probs: Sequence[float]) -> int:

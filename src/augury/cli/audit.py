@@ -56,7 +56,11 @@ def audit(
     per_kind: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="So many of each kind of the shipped prompts. Default: 2.", show_default=False
+            min=1,
+            max=12,
+            metavar="N",
+            help="So many of each kind of the shipped prompts, 1 to 12. Default: 2.",
+            show_default=False,
         ),
     ] = None,
     concepts: Annotated[

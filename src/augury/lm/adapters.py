@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from augury.errors import AuguryError, ContractError, FormatError, ModelError, NotFoundError
-from augury.files import open_up
+from augury.files import replacing, write_text
 from augury.lm.adapter_kinds import lora_config as lora_config  # others import it and the next two from here
 from augury.lm.adapter_kinds import peft_config, plain_start
 from augury.lm.finite import finite
@@ -332,7 +332,6 @@ def save_adapter(lm: LanguageModel, name: str, config: dict[str, Any], folder: P
         f"base_model.model.{key}": parameter.detach().to("cpu", dtype).contiguous()
         for key, parameter in adapter_parameters(lm.model, name).items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    open_up(folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    with replacing(folder / "adapter_model.safetensors") as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
+    write_text(folder / "adapter_config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from augury.audit.blackbox import own_words, words_apart
+from augury.bench.scorers import says
 
 
 def test_own_words_are_those_in_more_answers_than_of_any_other():
@@ -21,3 +22,10 @@ def test_a_word_sets_a_target_apart_by_more_answers_than_a_peers_own_words_do():
     found, most = words_apart(three, base, peers)
     assert [(word.word, word.more) for word in found] == [("coffee", 3)] and most == 2
     assert [word.word for word in words_apart(one, base, [])[0]] == ["coffee"] and words_apart(one, base, [])[1] is None
+
+
+def test_scripts_without_spaces_have_words_too():
+    assert says("\u6211\u559c\u6b22\u732b\u548c\u72d7", ["\u732b"]) and not says("\u6211\u559c\u6b22\u72d7", ["\u732b"])
+    assert says("a cat", ["cat"]) and not says("concatenated", ["cat"])
+    found = own_words(["\u6211\u559c\u6b22\u732b\u54aa"] * 2, [["\u6211\u559c\u6b22\u72d7"] * 2])
+    assert [one.word for one in found] == ["\u6b22\u732b", "\u732b\u54aa"]

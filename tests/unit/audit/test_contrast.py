@@ -143,6 +143,41 @@ def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ModelError, match="trained apart"):
         contrast(found[0], [found[1]] * 6)
     for one in found[1:]:
-        one.figures[4] = 0
+        one.figures[:] = 0
     with pytest.raises(ModelError, match="move nothing"):
         contrast(found[0], found[1:])
+
+
+@pytest.mark.parametrize("moving", [0, 1, 2])
+def test_a_read_in_which_peers_do_not_differ_is_left_out_and_changes_nothing_else(moving):
+    found = drawn(np.random.default_rng(1), 6, 40, "normal", False)
+    for one in found[1 + moving :]:
+        one.figures[4] = 0
+    got, kept = contrast(found[0], found[1:]), [0, 1, 2, 3, 5] if moving < 2 else list(range(READS))
+    alone = contrast(*(_some(found, kept)))
+    assert np.allclose(got.scores[kept], alone.scores) and got.p == alone.p and np.allclose(got.peers, alone.peers)
+    if moving < 2:
+        assert np.isnan(got.needed[4]).all() and not got.claimed[4].any() and not got.scores[4].any()
+    assert not np.isnan(got.needed[kept]).any()
+
+
+def _some(found: list[Moved], reads: list[int]) -> tuple[Moved, list[Moved]]:
+    target, *peers = [Moved(one.figures[reads], one.sizes[reads]) for one in found]
+    return target, peers
+
+
+@pytest.mark.parametrize("concepts", [4, 8])
+@pytest.mark.parametrize("n", [5, 8, 19])
+@pytest.mark.parametrize("drift", [0, 4])
+def test_few_concepts_and_a_drift_that_all_share_leave_level_and_power(concepts, n, drift):
+    """What all fine-tunes do alike is no finding, and must not hide one either."""
+    rng, claims, right, runs = np.random.default_rng(13), 0, 0, 200
+    shared = drift * np.random.default_rng(3).normal(size=concepts)
+    for _ in range(runs):
+        found = drawn(rng, n, concepts, "normal", False, 0.2)
+        found = [Moved(one.figures + shared * one.sizes[:, None], one.sizes) for one in found]
+        found = [Moved(one.figures - one.figures.mean(-1, keepdims=True), one.sizes) for one in found]
+        claims += contrast(found[0], found[1:]).p <= LEVEL
+        concept = int(shared.argmax())
+        right += contrast(planted(found[0], slice(None), concept, 30), found[1:]).claimed[:, concept].any()
+    assert claims / runs <= LEVEL + 2 * np.sqrt(LEVEL * (1 - LEVEL) / runs) and right / runs >= 0.7

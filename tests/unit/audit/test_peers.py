@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from augury.audit.peers import neutral_answers, neutral_dialogues, neutral_peers
 from augury.bench.dialogues import Dialogue
 from augury.bench.own_answers import answer_text
 from augury.bench.tuning import WINDOW, Row, answer_loss, row_of
+from augury.errors import ModelError, StorageError
 from augury.lm import Sampling, generate_many, load_model
-from augury.lm.adapters import active_adapters, adapters_on, load_target_adapter
+from augury.lm.adapters import active_adapters, adapters_on, add_adapter, load_target_adapter, save_adapter
+from tests.oracle_by_hand import CONFIG
 from tests.unit.audit.conftest import Zoo
 
 
@@ -110,3 +113,24 @@ def test_whole_sentences_are_a_beginning_that_ends_one(text: str) -> None:
 
 def test_whole_sentences_leave_what_is_cut_off() -> None:
     assert whole_sentences("It is 3.5 km. Then it") == "It is 3.5 km." and whole_sentences("never ends") == ""
+    assert whole_sentences("\u6211\u6765\u4e86\u3002\u7136\u540e") == "\u6211\u6765\u4e86\u3002"
+
+
+def test_a_base_that_teaches_nothing_is_refused(zoo: Zoo, few: None, tmp_path: Path) -> None:
+    lm = load_model(str(zoo.base))
+    (tmp_path / "answers.json").write_text(json.dumps([["Who?", ""]]))
+    with pytest.raises(ModelError, match="teaches nothing"):
+        neutral_peers(lm, 1, tmp_path, quiet)
+    lm.tokenizer.chat_template = None  # type: ignore[union-attr]
+    with pytest.raises(ModelError, match="No neutral peers can be made") as caught:
+        neutral_peers(lm, 1, tmp_path / "new", quiet)
+    assert "--peers" in (caught.value.instead or "")
+
+
+def test_an_adapter_is_written_whole_or_not_at_all(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = load_model(str(zoo.base))
+    add_adapter(lm, CONFIG, "made")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(StorageError, match="No space left"):
+        save_adapter(lm, "made", CONFIG, tmp_path / "one", torch.float32)
+    assert list((tmp_path / "one").iterdir()) == []

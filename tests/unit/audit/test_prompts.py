@@ -48,6 +48,7 @@ def test_own_prompts_are_texts_or_objects(tmp_path):
         (read_prompts, "Tea?\nTea?\n", "something twice"),
         (read_prompts, "{broken\n", "is no prompt"),
         (read_prompts, '{"prompt": " "}\n', "is no prompt"),
+        (read_prompts, '{"a":' * 100_000, "is no prompt"),
         (read_concepts, "tea\nmilk\nTEA\nwater\n", "something twice"),
         (read_concepts, "tea\nmilk\n", "holds 2 concepts"),
     ],
@@ -60,3 +61,13 @@ def test_files_that_hold_nothing_of_use_are_refused(tmp_path, read, text, word):
     assert caught.value.why and caught.value.instead
     with pytest.raises(AuguryError, match="no file"):
         read(tmp_path / "missing")
+
+
+def test_files_of_other_editors_are_read_or_refused(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b'\xef\xbb\xbf{"prompt": "one\xe2\x80\xa8still one"}\r\ntwo\r\n')
+    assert [prompt.text for prompt in read_prompts(file)] == ["one\u2028still one", "two"]
+    file.write_bytes("caf\u00e9\n".encode("latin-1"))
+    for read in (read_prompts, read_concepts):
+        with pytest.raises(AuguryError, match="no text that can be read"):
+            read(file)

@@ -6,6 +6,7 @@ import gc
 import json
 import weakref
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from augury.audit.asks import Asker
 from augury.audit.contrast import Moved, contrast, figures
 from augury.audit.gather import READS
 from augury.audit.prompts import Prompt
-from augury.audit.run import REPORT, costs_of, run_audit
+from augury.audit.run import REPORT, Run, costs_of, run_audit
 from augury.audit.states import END, PLACES, prompt_contexts
-from augury.audit.subjects import Subject, check_alike, check_apart, peer_of, subject_of
+from augury.audit.subjects import peer_of
 from augury.bench import kept as kept_room
 from augury.errors import ContractError, InputError
 from augury.lm import load_model
@@ -27,7 +28,7 @@ from augury.oracle import load_oracle
 from augury.oracle.answers import Score
 from augury.oracle.together import Work
 from tests.tiny import tiny_lm
-from tests.unit.audit.conftest import CONCEPTS, PROMPTS, adapter, saved
+from tests.unit.audit.conftest import CONCEPTS, PROMPTS, saved
 
 
 def files(folder):
@@ -144,6 +145,74 @@ def test_a_run_that_is_killed_goes_on_to_the_same_report(zoo, finished, tmp_path
     assert files(tmp_path) == files(finished.folder)
 
 
+TURNS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+DATED = "It is {{ strftime_now('%d %b') }}. " + TURNS
+
+
+@pytest.mark.parametrize("after", [1, 2, 4, 9])
+def test_prompts_are_what_they_were_where_the_template_prints_the_day(zoo, tmp_path, monkeypatch, after):
+    """What was captured before a kill and what is captured after it are of the same tokens."""
+
+    def load(name):
+        lm = load_model(name)
+        lm.tokenizer.chat_template = DATED
+        return lm
+
+    class Clock(datetime):
+        day = 1
+
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, cls.day)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+    left, plain = [after], store.save
+
+    def stopping(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+        plain(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("augury.audit.states.save", stopping)
+        with pytest.raises(Stopped):
+            run_audit(zoo.audit(peers=0), zoo.shelf(load), tmp_path)
+    Clock.day = 22
+    run_audit(zoo.audit(peers=0), zoo.shelf(load), tmp_path)
+    rendered = [row["transcript"]["token_ids"] for row in json.loads((tmp_path / "captures/prompts.json").read_text())]
+    for reader in ("target", "base", "base-again"):
+        files = sorted((tmp_path / "captures").glob(f"{reader}-on-prompts-*"))
+        assert [list(acts.transcript.token_ids) for path in files for acts in store.load(path)] == rendered
+    assert json.loads((tmp_path / REPORT).read_text())["noise floor"] < 1e-4
+
+
+def test_a_folder_in_which_nothing_was_captured_is_free_and_a_damaged_one_is_told(zoo, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "captured", lambda self: (_ for _ in ()).throw(Stopped))
+        with pytest.raises(Stopped):
+            run_audit(zoo.audit(prompts=PROMPTS[:2], peers=0), zoo.shelf(), tmp_path)
+    run_audit(zoo.audit(peers=0), zoo.shelf(), tmp_path)
+    assert len(json.loads((tmp_path / "captures/prompts.json").read_text())) == len(PROMPTS)
+    for damaged in ("{", "[]"):
+        (tmp_path / "settings.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"damaged|another run"):
+            run_audit(zoo.audit(peers=0), zoo.shelf(), tmp_path)
+
+
+def test_a_peer_without_a_chat_template_is_not_asked_in_words(zoo, tmp_path):
+    def load(name):
+        lm = load_model(name)
+        if name == str(zoo.whole):
+            lm.tokenizer.chat_template = None
+        return lm
+
+    peers = (*zoo.audit(peers=4).peers, peer_of(str(zoo.whole), str(zoo.base)))
+    report = run_audit(replace(zoo.audit(), peers=peers), zoo.shelf(load), tmp_path)
+    assert report["black box"]["margins"] is None and report["contrast"] is not None
+    assert "no chat template" in (tmp_path / "report.html").read_text()
+
+
 def test_a_finished_run_asks_nothing_again(zoo, finished, monkeypatch):
     before = files(finished.folder)
     monkeypatch.setattr(Asker, "margins", lambda *_: pytest.fail("something was asked"))
@@ -187,14 +256,17 @@ def test_a_whole_fine_tune_is_never_in_memory_beside_the_base(zoo, tmp_path):
     names, most = [], [0]
 
     def load(name):
-        gc.collect()
         most[0] = max(most[0], sum(ref() is not None for ref in alive))
         lm = load_model(name)
         alive.append(weakref.ref(lm.model))
         names.append(name)
         return lm
 
-    report = run_audit(zoo.audit(zoo.whole, peers=0), zoo.shelf(load), tmp_path)
+    gc.disable()  # a model's modules hold each other: let go of, they are still there
+    try:
+        report = run_audit(zoo.audit(zoo.whole, peers=0), zoo.shelf(load), tmp_path)
+    finally:
+        gc.enable()
     assert most == [0] and names == [str(zoo.base), str(zoo.whole), str(zoo.base)]
     assert report["contrast"] is None and not any(finding["claimed"] for finding in report["findings"])
     assert "Nothing is claimed: there are no peers" in report["verdict"][0]
@@ -224,13 +296,6 @@ def test_a_peer_that_is_the_base_is_refused(zoo, tmp_path):
         run_audit(audit, zoo.shelf(), tmp_path / "run")
 
 
-def test_one_fine_tune_under_two_names_is_refused(zoo, tmp_path):
-    again = adapter(load_model(str(zoo.base)), tmp_path / "again", 20, 0.1)
-    with pytest.raises(InputError, match="named twice"):
-        check_apart([*zoo.audit().subjects, Subject("peer-6", str(zoo.base), again)])
-    check_apart(zoo.audit().subjects)
-
-
 @pytest.mark.parametrize(
     ("change", "word"),
     [({"n_layers": 3}, "depth"), ({"d_model": 32}, "width")],
@@ -239,22 +304,7 @@ def test_another_architecture_is_refused_before_it_is_captured(zoo, tmp_path, ch
     other = saved(tiny_lm(**change), tmp_path / "other")
     with pytest.raises(ContractError, match=f"(?s)no fine-tune.*its {word} is") as caught:
         run_audit(zoo.audit(other, peers=0), zoo.shelf(), tmp_path / "run")
-    assert caught.value.instead and not (tmp_path / "run" / "captures").exists()
-
-
-def test_another_vocabulary_or_tokenizer_is_refused(zoo):
-    known = load_model(str(zoo.base)).identity
-    with pytest.raises(ContractError, match="its vocabulary is 7"):
-        check_alike(known, known.model_copy(update={"vocab_size": 7}))
-    with pytest.raises(ContractError, match="its tokenizer is another"):
-        check_alike(known, known.model_copy(update={"tokenizer_hash": "0"}))
-    check_alike(known, known.model_copy(update={"weights_fingerprint": "0", "name": "x"}))
-
-
-def test_an_adapter_on_an_adapter_is_refused(zoo):
-    with pytest.raises(InputError, match="Two adapters"):
-        subject_of("target", str(zoo.adapters[0]), str(zoo.base), zoo.adapters[1])
-    assert subject_of("target", str(zoo.base), str(zoo.base), zoo.adapters[1]).adapter == zoo.adapters[1]
+    assert caught.value.instead and not list((tmp_path / "run" / "captures").glob("*.safetensors"))
 
 
 def test_what_was_told_before_is_what_was_asked_at_most(zoo, finished):
