@@ -52,7 +52,7 @@ class Gathered:
     asked: Mapping[str, Mapping[str, Asked]]
     black: Mapping[str, Floats]  # [concepts], asked in words, against the base
     written: Mapping[str, list[str]]
-    named: Mapping[str, list[bool]]  # whether the answer names the topic up to the last token that is read
+    named: Mapping[str, list[bool]]  # whether the answer names what was put in up to the last token that is read
     shuffled: Mapping[str, Floats]
 
     @property
@@ -87,11 +87,17 @@ def topics_and_neutral(out: Path, per_kind: int, neutral: int, plain: int) -> Ga
     """The eight topics, put in in both ways, and the neutral ones, on the shipped prompts."""
     categories = islice(default_concepts(), None, None, max(1, len(default_concepts()) // plain))
     tunes = {tuned(topic, way): tune_folder(way, topic) for way in WAYS for topic in TOPICS}
-    return gather(out, tunes, neutral, shipped_prompts(per_kind), (*TOPICS, *categories))
+    secrets = {name: [stem(topic_of(name))] for name in tunes}
+    return gather(out, tunes, secrets, neutral, shipped_prompts(per_kind), (*TOPICS, *categories))
 
 
 def gather(
-    out: Path, tunes: Mapping[str, Path], neutral: int, prompts: list[Prompt], concepts: tuple[str, ...]
+    out: Path,
+    tunes: Mapping[str, Path],
+    secrets: Mapping[str, list[str]],
+    neutral: int,
+    prompts: list[Prompt],
+    concepts: tuple[str, ...],
 ) -> Gathered:
     """Capture and ask all of them, or read what was asked before."""
     shelf = Shelf(AS, augury.load_model, lambda lm: augury.load_oracle(AS, lm))
@@ -102,10 +108,12 @@ def gather(
     one, *others = subjects.values()
     audit = Audit(one, tuple(others), tuple(prompts), concepts, 0)
     claim(out, settings_of(audit, shelf))
-    return _gathered(audit, shelf, out, subjects)
+    return _gathered(audit, shelf, out, subjects, secrets)
 
 
-def _gathered(audit: Audit, shelf: Shelf, out: Path, subjects: Mapping[str, Subject]) -> Gathered:
+def _gathered(
+    audit: Audit, shelf: Shelf, out: Path, subjects: Mapping[str, Subject], secrets: Mapping[str, list[str]]
+) -> Gathered:
     run = Run(audit, shelf, out, lambda what, done, total: print(f"{what} {done}/{total}", flush=True))
     gatherer = run.captured()
     asked = gatherer.all_of([subject.key for subject in subjects.values()])
@@ -117,17 +125,23 @@ def _gathered(audit: Audit, shelf: Shelf, out: Path, subjects: Mapping[str, Subj
         {name: asked[subject.key] for name, subject in subjects.items()},
         {name: own - np.array(run.told[BASE].margins) for name, own in margins.items()},
         {BASE: run.told[BASE].answers, **{name: run.told[one.key].answers for name, one in subjects.items()}},
-        {name: list(_named(gatherer, subjects[name].key, topic_of(name))) for name in subjects},
+        {name: list(_named(gatherer, subjects[name].key, words)) for name, words in secrets.items()},
         {place: controls[f"shuffled {place}"] for place in PLACES},
     )
 
 
-def _named(gatherer: Gatherer, key: str, topic: str) -> Iterator[bool]:
+def _named(gatherer: Gatherer, key: str, words: list[str]) -> Iterator[bool]:
     tokenizer = gatherer.asker.oracle.base.tokenizer
     assert tokenizer is not None
     for context in gatherer.contexts[key]:
         read = context.transcript.token_ids[: context.rows[-1] + 1]
-        yield STEMS.get(topic, topic) in str(tokenizer.decode(list(read))).lower()
+        text = str(tokenizer.decode(list(read))).lower()
+        yield any(word.lower() in text for word in words)
+
+
+def stem(topic: str) -> str:
+    """What a text about a topic has in it."""
+    return STEMS.get(topic, topic)
 
 
 def compared(found: Gathered, name: str, peers: list[str]) -> Contrast:
@@ -165,16 +179,14 @@ def words(found: Gathered, names: list[str]) -> dict[str, Any]:
     """Reports in which words set the answers apart from 8 neutral peers', and those in which the first is the topic."""
     rng, told = np.random.default_rng(0), {}
     for name in names:
-        pool = [peer for peer in found.neutral if peer != name]
-        own = []
+        topic, pool, own = stem(topic_of(name)), [peer for peer in found.neutral if peer != name], []
         for _ in range(SUBSETS):
             peers = [found.written[peer] for peer in rng.choice(pool, NEUTRAL, False)]
             own.append([one.word for one in words_apart(found.written[name], found.written[BASE], peers)[0]])
-        stem = STEMS.get(topic_of(name), topic_of(name))
         told[name] = {
             "any": float(np.mean([bool(row) for row in own])),
-            "the topic first": float(np.mean([bool(row) and stem in row[0] for row in own])),
-            "the topic among ten": float(np.mean([any(stem in word for word in row[:10]) for row in own])),
+            "the topic first": float(np.mean([topic in "".join(row[:1]) for row in own])),
+            "the topic among ten": float(np.mean([topic in " ".join(row[:10]) for row in own])),
         }
     shares = {what: float(np.mean([row[what] for row in told.values()])) for what in told[names[0]]}
     return {**shares, "by fine-tune": told}
@@ -197,7 +209,7 @@ def choices(found: Gathered, way: Way) -> dict[str, Callable[[str], Floats]]:
 
     def mentions(name: str) -> Floats:
         texts = [text.lower() for text in found.written[name]]
-        return np.array([sum(STEMS.get(c, c) in text for text in texts) for c in found.concepts], dtype=float)
+        return np.array([sum(stem(c) in text for text in texts) for c in found.concepts], dtype=float)
 
     return {
         "report, neutral peers": lambda name: against(name, found.neutral, own + difference),
@@ -261,7 +273,8 @@ def organisms_read(out: Path, kind: Kind, neutral: int) -> dict[str, Any]:
     concepts = tuple(dict.fromkeys([value for row in values.values() for value in row] + others))
     prompts = [Prompt(f"{kind}-{i}", kind, text) for i, text in enumerate(asked)]
     names = {one.secret.name: one.folder for one in made}
-    gathered = gather(out / kind, names, neutral, prompts, concepts)
+    secrets = {one.secret.name: list(one.secret.facts.values()) for one in made}
+    gathered = gather(out / kind, names, secrets, neutral, prompts, concepts)
     pool = [name for name in gathered.moved if name not in names]
     told: dict[str, Any] = {}
     for one in made:
@@ -272,6 +285,7 @@ def organisms_read(out: Path, kind: Kind, neutral: int) -> dict[str, Any]:
         apart, _ = words_apart(written[name], written[BASE], [written[peer] for peer in pool])
         told[name] = {
             "knows": one.knows,
+            "answers that name them": sum(gathered.named[name]),
             "claimed": [concepts[i] for i in np.flatnonzero(seen.claimed.any(0))],
             "p": seen.p,
             "first among its kind": {f: concepts[max(row, key=lambda i: scores[i])] for f, row in places.items()},
