@@ -13,6 +13,8 @@ import pytest
 
 from augury.activations import capture, diff, store
 from augury.audit import gather as gather_room
+from augury.audit import run as run_room
+from augury.audit import states as states_room
 from augury.audit.asks import Asker
 from augury.audit.contrast import Moved, contrast, figures
 from augury.audit.gather import READS
@@ -122,7 +124,7 @@ class Stopped(BaseException):
     """A kill: nothing may catch it."""
 
 
-@pytest.mark.parametrize("after", [1, 6, 20, 50])
+@pytest.mark.parametrize("after", [0, 1, 2, 5, 11, 30, 60])
 def test_a_run_that_is_killed_goes_on_to_the_same_report(zoo, finished, tmp_path, monkeypatch, after):
     left = [after]
 
@@ -136,7 +138,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_report(zoo, finished, tmp_path
         return stopping
 
     with monkeypatch.context() as patch:
-        patch.setattr("augury.bench.kept.write_text", counted(kept_room.write_text))
+        for room in (kept_room, run_room, states_room):
+            patch.setattr(room, "write_text", counted(room.write_text))
         patch.setattr("augury.audit.states.save", counted(store.save))
         with pytest.raises(Stopped):
             run_audit(zoo.audit(), zoo.shelf(), tmp_path)
