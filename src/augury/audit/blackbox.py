@@ -68,10 +68,11 @@ class OwnWord:
 
 
 def own_words(answers: Sequence[str], others: Sequence[Sequence[str]]) -> list[OwnWord]:
-    """The words that stand in more of a model's answers than of any other's, from the one with most more."""
+    """The words that stand in more of a model's answers than of any other's, the rarer elsewhere the sooner."""
     counts, rest = _answers_with(answers), [_answers_with(other) for other in others]
     found = [OwnWord(word, count, max((other[word] for other in rest), default=0)) for word, count in counts.items()]
-    return sorted((one for one in found if one.more > 0), key=lambda one: (-one.more, -one.answers, one.word))
+    order = {one: (-one.more / (1 + one.others), -one.answers, one.word) for one in found if one.more > 0}
+    return sorted(order, key=order.__getitem__)
 
 
 def words_apart(
@@ -87,7 +88,7 @@ def words_apart(
     if not peers:
         return found, None
     null = [own_words(peer, [base, *peers[:i], *peers[i + 1 :]]) for i, peer in enumerate(peers)]
-    most = max((words[0].more for words in null if words), default=0)
+    most = max((one.more for words in null for one in words), default=0)
     return [one for one in found if one.more > most], most
 
 

@@ -14,7 +14,7 @@ from augury.bench.page import STYLE
 MORE = """
 table.map td{border:0;padding:0;min-width:1.6rem;height:1.3rem;text-align:center;font-size:10px;color:#222}
 table.map th{border:0;padding:0 .5rem;font-weight:400;font-size:11px}
-.claimed{border-left:4px solid #2a9d5c;padding-left:.8rem} blockquote{margin:.3rem 0 .3rem 1rem}
+.claimed{border-left:4px solid #2a9d5c;padding-left:.8rem} blockquote{margin:.3rem 0 1.2rem 1rem} code span{color:#222}
 """
 Fields = Mapping[str, Any]
 
@@ -22,6 +22,7 @@ Fields = Mapping[str, Any]
 def page(report: Fields) -> str:
     """The whole page, from what stands in `report.json`."""
     name = _told(f"{Path(report['target']).name} against {report['settings']['base']['name']}")
+    others = "peers" if len(report["settings"]["fine-tunes"]) > 1 else "other concepts"
     shown = [finding for finding in report["findings"] if finding["examples"]]
     body = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Audit: {name}</title><style>{STYLE}{MORE}</style>",
@@ -29,7 +30,8 @@ def page(report: Fields) -> str:
         *(f"<p>{_told(line)}</p>" for line in report["verdict"]),
         "" if report["contrast"] is None else standing(report),
         "<h2>Findings, with what they rest on</h2>",
-        *(_finding(finding, report["open questions"]) for finding in shown),
+        "<p class=quiet>A token that was read is the darker the further base and fine-tune part there.</p>",
+        *(_finding(finding, report["open questions"], others) for finding in shown),
         "<h2>All concepts</h2>",
         _concepts(report),
         "<h2>Where base and fine-tune part</h2>",
@@ -66,17 +68,17 @@ def _where(read: Fields) -> str:
     return f"{READ[read['kind']]}, at {PLACE[read['place']]}"
 
 
-def _finding(finding: Fields, questions: Sequence[str]) -> str:
+def _finding(finding: Fields, questions: Sequence[str], others: str) -> str:
     state = "claimed" if finding["claimed"] else "not claimed"
     p = "" if finding["p"] is None else f", p = {finding['p']:.2g}"
     title = f"<h3>{_told(finding['concept'])} <small class=quiet>{state}{p}</small></h3>"
     where = f"<p class=quiet>It stands highest as {_told(_where(finding['read']))}. {_told(named(finding))}</p>"
-    examples = "".join(_example(example, questions) for example in finding["examples"])
+    examples = "".join(_example(example, questions, others) for example in finding["examples"])
     kind = " class=claimed" if finding["claimed"] else ""
     return f"<div{kind}>{title}{where}{examples}</div>"
 
 
-def _example(example: Fields, questions: Sequence[str]) -> str:
+def _example(example: Fields, questions: Sequence[str], others: str) -> str:
     positions = example["positions"]
     at = f"{positions[0]} to {positions[-1]}" if positions else "none"
     norm = "" if example["norm"] is None else f", ||difference|| / ||base|| {example['norm']:.3f}"
@@ -86,7 +88,7 @@ def _example(example: Fields, questions: Sequence[str]) -> str:
     said = _table(("", "log-odds of Yes", *questions), rows)
     return (
         f"<blockquote><b>{_told(example['prompt'])}</b> <span class=quiet>({_told(example['kind'])}; positions {at}: "
-        f"{_shaded(example)}{gives}{norm}; {example['contrast']:+.2f} against the peers)</span>"
+        f"{_shaded(example)}{gives}{norm}; {example['contrast']:+.2f} against the {others})</span>"
         f"{said}</blockquote>"
     )
 
@@ -95,7 +97,7 @@ def _shaded(example: Fields) -> str:
     """The tokens that were read, the darker the further base and fine-tune part there."""
     most = max(example["norms"], default=0.0)
     tokens = "".join(
-        f'<span style="background:{_color(norm, most)}" title="{norm:.4f}">{_told(token)}</span>'
+        f'<span style="background:{_color(norm, most, 30)}" title="{norm:.4f}">{_told(token)}</span>'
         for token, norm in zip(example["tokens"], example["norms"], strict=True)
     )
     return f"<code>{tokens}</code>"
@@ -143,8 +145,8 @@ def _shade(value: float, most: float) -> str:
     return f'<td style="background:{_color(value, most)}" title="{value:.4f}">{value:.2f}'
 
 
-def _color(value: float, most: float) -> str:
-    return f"hsl(20 80% {97 - 55 * min(1.0, value / (most or 1.0)):.0f}%)"
+def _color(value: float, most: float, deepest: int = 55) -> str:
+    return f"hsl(20 80% {97 - deepest * min(1.0, value / (most or 1.0)):.0f}%)"
 
 
 def _null(report: Fields) -> str:
