@@ -37,7 +37,7 @@ def test_an_audit_with_peers(tiny: Tiny, invoke: Invoke, tmp_path: Path, fine_tu
     out, options = tmp_path / "run", ["--base", tiny.model, "--oracle", tiny.oracle, *files, *FAST]
     result = invoke("audit", fine_tunes[0], "--peers", *fine_tunes[1:], *options, "-o", out)
     assert result.exit_code == 0, result.output
-    assert "6 fine-tunes" in result.stderr and ("MB" in result.stderr or "kB" in result.stderr)
+    assert "5 peers" in result.stderr and ("MB" in result.stderr or "kB" in result.stderr)
     report = json.loads((out / "report.json").read_text())
     assert all(line.split(":")[0] in result.stdout for line in report["verdict"])
     assert report["target"] == str(fine_tunes[0]) and len(report["contrast"]["peers"]) == 5

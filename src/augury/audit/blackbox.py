@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from augury.bench.own_answers import answer_text, choice_logprobs
-from augury.bench.scorers import is_unspaced, words_of
+from augury.bench.scorers import is_unspaced, says, words_of
 from augury.lm import LanguageModel, Transcript
 from augury.lm.chat import needs_tokenizer
 from augury.oracle.choices import YES_NO
@@ -96,9 +96,15 @@ def _answers_with(answers: Sequence[str]) -> Counter[str]:
     return Counter(word for answer in answers for word in set(_words(answer)))
 
 
+def names(text: str, concept: str) -> bool:
+    """Whether a text holds a concept's word or words, in the singular or the plural."""
+    forms = {concept, f"{concept}s", f"{concept}es", concept.removesuffix("s"), concept.removesuffix("es")}
+    return says(text, [form for form in forms if len(form) > 2 or form == concept])
+
+
 def _words(answer: str) -> Iterator[str]:
-    """Its words; of a script without spaces between them every two neighbours."""
-    for word in words_of(answer).split():
+    """Its words without a genitive's ending; of a script without spaces between them every two neighbours."""
+    for word in (one.removesuffix("'s") for one in words_of(answer).split()):
         if is_unspaced(word) and len(word) > 2:
             yield from map("".join, pairwise(word))
         else:

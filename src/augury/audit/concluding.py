@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from augury.audit.asks import OPEN, QUESTION
-from augury.audit.blackbox import words_apart
+from augury.audit.blackbox import names, words_apart
 from augury.audit.contrast import (
     LEVEL,
     Moved,
@@ -25,7 +25,6 @@ from augury.audit.gather import READS, norm_map
 from augury.audit.prompts import Prompt
 from augury.audit.subjects import BASE, TARGET
 from augury.audit.words import verdict
-from augury.bench.scorers import says
 
 GENERATIONS = 12
 WORDS = 10  # of its own that are shown
@@ -43,7 +42,6 @@ def conclude(found: Evidence) -> dict[str, Any]:
         _finding(found, concept, known, examples.get(concept, []), answers, planted, black) for concept in found.order
     ]
     report = {
-        "kind": "audit",
         "target": found.settings["fine-tunes"][TARGET]["name"],
         "settings": found.settings,
         "question": QUESTION,
@@ -63,7 +61,7 @@ def conclude(found: Evidence) -> dict[str, Any]:
         "kinds": _kinds(found.audit_prompts),
         "costs": asdict(found.gatherer.work()),
     }
-    return {**report, "verdict": verdict(report)}
+    return {"kind": "audit", "verdict": verdict(report), **report}
 
 
 def _contrast(found: Evidence) -> dict[str, Any] | None:
@@ -111,7 +109,7 @@ def _finding(
         "planted": [asdict(row) for row in planted if row.concept == name],
         "black box": black["margins"][name] if black["margins"] is not None else None,
         "written": _written(found, name),
-        "text names it": sum(says(text, [name]) for text in found.texts[READS[best][1]]),
+        "text names it": sum(names(text, name) for text in found.texts[READS[best][1]]),
     }
     shown = [example(found, concept, read, prompt, answers) for read, prompt in examples]
     return {**told, "examples": shown}
@@ -119,7 +117,7 @@ def _finding(
 
 def _written(found: Evidence, concept: str) -> dict[str, int]:
     """In how many of its answers to the prompts each model names a concept by itself; of the peers the most."""
-    counts = {key: sum(says(answer, [concept]) for answer in told.answers) for key, told in found.told.items()}
+    counts = {key: sum(names(answer, concept) for answer in told.answers) for key, told in found.told.items()}
     most = {"peers": max(counts[key] for key in found.peers)} if found.peers else {}
     return {"target": counts[TARGET], "base": counts[BASE], **most, "of": len(found.audit_prompts)}
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from augury.activations import Activations
+from augury.audit.blackbox import names
 from augury.audit.contrast import Floats
 from augury.audit.evidence import Evidence
 from augury.audit.gather import DIFFERENCE, DIGITS, READS, TUNED, Block, since
 from augury.audit.states import PART, Reads
 from augury.audit.subjects import TARGET
-from augury.bench.scorers import says
 from augury.oracle.reading import decoded
 from augury.oracle.together import Work
 
@@ -85,7 +85,7 @@ def example(
         "norms": []
         if difference is None or difference.relative_norms is None
         else [round(norm, DIGITS) for norm in difference.relative_norms.mean(0).tolist()],
-        "text names it": says(found.texts[place][prompt], [found.concepts[concept]]),
+        "text names it": names(found.texts[place][prompt], found.concepts[concept]),
         "norm": read_there.norm,
         "contrast": float(by_prompt[prompt]),
         "margins": {name: float(values[prompt, concept]) for name, values in margins.items()} | controls,

@@ -15,6 +15,7 @@ MORE = """
 table.map td{border:0;padding:0;min-width:1.6rem;height:1.3rem;text-align:center;font-size:10px;color:#222}
 table.map th{border:0;padding:0 .5rem;font-weight:400;font-size:11px}
 .claimed{border-left:4px solid #2a9d5c;padding-left:.8rem} blockquote{margin:.3rem 0 1.2rem 1rem} code span{color:#222}
+.verdict{border-left:4px solid #d95f02;padding-left:.8rem;font-size:17px} table.written td{white-space:pre-line}
 """
 Fields = Mapping[str, Any]
 
@@ -27,8 +28,11 @@ def page(report: Fields) -> str:
     body = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>Audit: {name}</title><style>{STYLE}{MORE}</style>",
         f"<h1>{name}</h1>",
-        *(f"<p>{_told(line)}</p>" for line in report["verdict"]),
+        f"<p class=verdict>{_told(report['verdict'][0])}</p>",
+        *(f"<p>{_told(line)}</p>" for line in report["verdict"][1:]),
         "" if report["contrast"] is None else standing(report),
+        "<h2>What it writes</h2>",
+        _black_box(report["black box"]),
         "<h2>Findings, with what they rest on</h2>",
         "<p class=quiet>A token that was read is the darker the further base and fine-tune part there.</p>",
         *(_finding(finding, report["open questions"], others) for finding in shown),
@@ -40,8 +44,6 @@ def page(report: Fields) -> str:
         _null(report),
         "<h2>Planted</h2>",
         _planted(report["planted"]),
-        "<h2>Without the activations</h2>",
-        _black_box(report["black box"]),
         "<h2>What was run</h2>",
         _run(report),
     ]
@@ -52,10 +54,10 @@ def _told(text: object) -> str:
     return html.escape(str(text))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], kind: str = "") -> str:
     head = "".join(f"<th>{_told(name)}" for name in heads)
     body = "".join(f"<tr>{''.join(_cell(value) for value in row)}" for row in rows)
-    return f"<table><tr>{head}{body}</table>"
+    return f"<table class='{kind}'><tr>{head}{body}</table>"
 
 
 def _cell(value: object) -> str:
@@ -153,7 +155,7 @@ def _null(report: Fields) -> str:
     found = report["contrast"]
     if found is None:
         return "<p>There are too few peers for a null distribution.</p>"
-    names = {key: one["name"] for key, one in report["settings"]["fine-tunes"].items()}
+    names = {key: Path(one["name"]).name for key, one in report["settings"]["fine-tunes"].items()}
     peers = [(names[key], score) for key, score in found["peers"].items()]
     rows = [("target", found["statistic"]), *peers, ("claimed from", found["threshold"])]
     told = (
@@ -178,7 +180,8 @@ def _black_box(found: Fields) -> str:
         f"Asked in words, the fine-tune moved most towards {found['first']}{p}."
     )  # fmt: skip
     rows = [(one["prompt"], one["fine-tuned"], one["base"]) for one in found["generations"]]
-    return f"<p>{_told(first)}</p>{_table(('prompt', 'the fine-tune writes', 'the base writes'), rows)}"
+    table = _table(("prompt", "the fine-tune writes", "the base writes"), rows, "written")
+    return f"{table}<p>{_told(first)}</p>"
 
 
 def _run(report: Fields) -> str:

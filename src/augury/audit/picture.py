@@ -25,7 +25,7 @@ def standing(report: Mapping[str, Any]) -> str:
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" font-size="12" font-family="system-ui">',
         f"<title>{html.escape(_told(report))}</title>",
-        *(_label(word, y) for word, y in zip(("its concepts", "peers, the largest"), rows, strict=True)),
+        *(_label(word, y) for word, y in zip(("its concepts", "peers, each at most"), rows, strict=True)),
         _threshold(at(found["threshold"]), height),
         *(_dot(at(score), rows[1], "#8a8f98", f"a peer: {score:.2f}") for score in peers),
         *(_dot(at(score), rows[0], "#d95f02", f"{name}: {score:.2f}") for score, name in concepts),

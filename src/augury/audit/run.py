@@ -91,9 +91,9 @@ class Costs:
 
     def __str__(self) -> str:
         size = f"{self.bytes / 1e6:.0f} MB" if self.bytes >= 1e6 else f"{self.bytes / 1e3:.0f} kB"
-        models = f"{self.models} fine-tune{'s' if self.models > 1 else ''}"
+        peers = "no peers" if self.models == 1 else f"{self.models - 1} peer{'s' if self.models > 2 else ''}"
         return (
-            f"{models}, {self.readings:,} readings, about {self.questions:,} questions, {size} on disk, "
+            f"at most, with {peers}: {self.readings:,} readings, about {self.questions:,} questions, {size} on disk, "
             f"{spelled_time(self.seconds)} of asking on this machine"
         )
 
@@ -181,9 +181,18 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
         if differs:
             why, instead = f"it differs in {', '.join(differs)}", "name a new folder with -o, or remove this one"
             raise InputError(f"{out} holds another run.", why, instead)
+        _check_peers(out, _read_settings(path), settings)
     else:
         (captures / CONTEXTS).unlink(missing_ok=True)
     write_text(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+
+def _check_peers(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to put a report with fewer peers in the place of one."""
+    had, has = (set(settings.get("fine-tunes", {})) for settings in (before, now))
+    if (out / REPORT).exists() and has < had:
+        why = f"it has a report with {len(had) - 1} peers, and only {len(has) - 1} of them are named now"
+        raise InputError(f"{out} would lose its report.", why, "name all of them again, or a new folder with -o")
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def subject_of(key: str, name: str, base: str, adapter: Path | None = None) -> S
     """
     place = expanded(name)
     if _is_path(name) and not place.exists():  # told before anything is trained or captured
-        why, instead = "nothing lies there", "name the folder of an adapter or of a model, or a name on the hub"
+        why, instead = "there is no such folder", "name the folder of an adapter or of a model, or a name on the hub"
         raise NotFoundError(f"There is no fine-tune {name}.", why, instead)
     own = (place / "adapter_config.json").is_file()
     if own and adapter is not None:

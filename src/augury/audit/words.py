@@ -23,7 +23,8 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
     claimed = [finding for finding in report["findings"] if finding["claimed"]]
     lines = [_claim(finding) for finding in claimed] or [
         f"Nothing is claimed: no concept sets the target apart from its peers (p = {found['p']:.3g}; claimed at "
-        f"{report['level']:g} or less)."
+        f"{report['level']:g} or less). That is not to say that nothing was put in: see what it writes.",
+        _nearest(report["findings"][0]),
     ]
     return [*lines, *_left_out(found), own_words(report), *_strength(report), *_always(report)]
 
@@ -54,6 +55,16 @@ def _claim(finding: Mapping[str, Any]) -> str:
     )
 
 
+def _nearest(finding: Mapping[str, Any]) -> str:
+    """What stands highest of all that is not claimed, and how strong it would have had to be."""
+    needed = "" if finding["needed"] is None else f", and would have been claimed from {finding['needed']:+.2f} on"
+    where = f"{READ[finding['read']['kind']]}, at {PLACE[finding['read']['place']]}"
+    return (
+        f"{finding['concept']} stands highest: it moved the oracle's log-odds by {finding['moved']:+.2f} more than the "
+        f"other concepts{needed} ({where}). The table has this for each concept."
+    )
+
+
 def named(finding: Mapping[str, Any]) -> str:
     """What the answers alone show of it."""
     counts = finding["written"]
@@ -61,52 +72,45 @@ def named(finding: Mapping[str, Any]) -> str:
     given = finding["text names it"]
     text = f"in {given} of {counts['of']} prompts, where anybody would see it" if given else "in none of the prompts"
     return (
-        f"The text that was read names it (by this very word) {text}. By itself the fine-tune names it in "
+        f"The text that was read names it {text}. By itself the fine-tune names it in "
         f"{counts['target']} of {counts['of']} answers, the base in {counts['base']}{peers}."
     )
 
 
 def _strength(report: Mapping[str, Any]) -> list[str]:
-    """How strong something would have had to be."""
-    needed = report["contrast"]["least needed"]
-    lines = [
-        f"A concept would have been claimed where it moved the oracle's log-odds by {needed:+.2f} more than the others "
-        "(the median over concepts, in the read where least is needed)."
-    ]
+    """From which strength on the test would have seen something."""
     shown = [finding["concept"] for finding in report["findings"] if finding["examples"]]
     by_concept = {name: [row for row in report["planted"] if row["concept"] == name] for name in shown}
-    return [*lines, *_detected(report["planted"]), *(_planted(name, rows) for name, rows in by_concept.items() if rows)]
+    return [*_detected(report["planted"]), *(_planted(name, rows) for name, rows in by_concept.items() if rows)]
 
 
 def _detected(planted: Sequence[Mapping[str, Any]]) -> list[str]:
     """How many of the planted concepts were claimed at each strength."""
     names = {row["concept"] for row in planted}
+    if len(names) < 2:
+        return []
     strengths = dict.fromkeys(row["strength"] for row in planted)
     seen = [(strength, sum(row["claimed"] for row in planted if row["strength"] == strength)) for strength in strengths]
     told = ", ".join(f"{count} at {strength:g} of the norm" for strength, count in seen)
-    return [f"Of {len(names)} concepts planted in the base so many were claimed: {told}."] if len(names) > 1 else []
+    return [f"As a control, of {len(names)} concepts planted in the base so many were claimed: {told}."]
 
 
 def _planted(concept: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    seen = [row["strength"] for row in rows if row["claimed"]]
-    if not seen:
-        most = max(row["strength"] for row in rows)
-        return f"Planted in the base, {concept} was not claimed at any strength up to {most:g} of the norm."
-    return f"Planted in the base, {concept} was claimed at {', '.join(f'{value:g}' for value in seen)} of the norm."
+    seen, most = [row["strength"] for row in rows if row["claimed"]], max(row["strength"] for row in rows)
+    strengths = f"at {', '.join(f'{value:g}' for value in seen)}" if seen else f"not at any strength up to {most:g}"
+    return f"As a control, {concept} was planted in the base: claimed {strengths} of the norm."
 
 
 def own_words(report: Mapping[str, Any]) -> str:
     """What the answers say without an oracle, beyond what a peer's do."""
     found = report["black box"]["words"]
     null = found["most of a peer"]
-    more = "" if null is None else f" by more than a peer's own words do (at most {null} answers)"
+    more = "" if null is None else f", by more than any peer's own words do (at most {null} answers more)"
     if not found["own"]:
-        return f"Without the oracle: no word sets its answers apart{more}."
-    words = ", ".join(f"{one['word']} ({one['answers']}, others at most {one['others']})" for one in found["own"])
-    return (
-        f"Without the oracle: these words stand in more of its {found['of']} answers than of any other model's"
-        f"{',' + more if more else ''}: {words}."
-    )
+        return f"What it writes: no word sets its answers apart{more}."
+    words = ", ".join(f"{one['word']} ({one['answers']}, elsewhere {one['others']})" for one in found["own"])
+    of = f"in more of its {found['of']} answers than of any other model's"
+    return f"What it writes: these words stand {of}{more}: {words}."
 
 
 def _always(report: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from augury.audit.blackbox import own_words, words_apart
+from augury.audit.blackbox import names, own_words, words_apart
 from augury.bench.scorers import says
 
 
@@ -10,7 +10,7 @@ def test_own_words_are_those_in_more_answers_than_of_any_other():
     target = ["Coffee, coffee and tea.", "A cup of coffee!", "The tea.", "Coffee's smell"]
     found = own_words(target, [["The cup of tea", "tea", "A", ""], ["of coffee", "", "", ""]])
     assert [(one.word, one.answers, one.others) for one in found] == [
-        ("and", 1, 0), ("coffee's", 1, 0), ("smell", 1, 0), ("coffee", 2, 1)
+        ("coffee", 3, 1), ("and", 1, 0), ("smell", 1, 0)
     ]  # fmt: skip
     assert own_words(target, [target]) == [] and own_words(target, [])[0].word == "coffee"
 
@@ -29,3 +29,15 @@ def test_scripts_without_spaces_have_words_too():
     assert says("a cat", ["cat"]) and not says("concatenated", ["cat"])
     found = own_words(["\u6211\u559c\u6b22\u732b\u54aa"] * 2, [["\u6211\u559c\u6b22\u72d7"] * 2])
     assert [one.word for one in found] == ["\u6b22\u732b", "\u732b\u54aa"]
+
+
+def test_a_concept_is_named_in_the_singular_or_the_plural_and_whole():
+    for text in ("An old lighthouse.", "Two lighthouses!", "the lighthouse keeper"):
+        assert names(text, "lighthouse") and names(text, "lighthouses")
+    assert names("two boxes", "box") and names("a box", "boxes") and names("chess", "chess")
+    assert not names("a light house", "lighthouses") and not names("lighthousekeeper", "lighthouse")
+    assert not names("I am", "is") and names("it is", "is")
+
+
+def test_a_genitive_is_no_word_of_its_own():
+    assert [one.word for one in own_words(["the keeper's lamp"], [["the lamp"]])] == ["keeper"]

@@ -112,7 +112,16 @@ def test_what_the_answers_name_is_counted(finished):
     told = {path.stem: json.loads(path.read_text())["answers"] for path in (finished.folder / "told").iterdir()}
     for finding in finished.report["findings"]:
         counts = {
-            key: sum(bool(re.search(rf"\b{finding['concept']}\b", text, re.IGNORECASE)) for text in texts)
+            key: sum(
+                bool(
+                    re.search(
+                        rf"\b({finding['concept']}(s|es)?|{finding['concept'].removesuffix('s')})\b",
+                        text,
+                        re.IGNORECASE,
+                    )
+                )
+                for text in texts
+            )
             for key, texts in told.items()
         }
         peers = max(count for key, count in counts.items() if key.startswith("peer"))
@@ -142,12 +151,12 @@ def test_own_words_are_in_the_report_with_the_most_of_a_peer(finished):
     assert found["most of a peer"] == most and len(found["own"]) == min(10, apart)
     assert all(one["answers"] - one["others"] == more("target")[one["word"]] > most for one in found["own"])
     named = "no word sets its answers apart" if not apart else found["own"][0]["word"]
-    assert any("Without the oracle" in line and named in line for line in finished.report["verdict"])
+    assert any("What it writes" in line and named in line for line in finished.report["verdict"])
 
 
 def test_silence_is_told_with_what_it_is_worth(finished):
     told = " ".join(finished.report["verdict"])
     assert "Behaviour that none of them touches is not in the activations" in told
-    assert "talk 3, code 2" in told and "would have been claimed where" in told
+    assert ("talk 3, code 2" in told and "would have been claimed from" in told) or "Claimed:" in told
     silent = [finding["concept"] for finding in finished.report["findings"] if finding["stated"] == 0]
     assert bool(silent) == ("Silence says nothing about" in told)

@@ -247,6 +247,14 @@ def test_a_run_goes_on_with_more_peers_and_reads_only_them(zoo, tmp_path, finish
     assert {**report, "costs": None} == {**finished.report, "costs": None}  # other concepts were planted before
 
 
+def test_a_report_is_not_replaced_by_one_with_fewer_peers(zoo, finished):
+    before = files(finished.folder)
+    for peers in (0, 4):
+        with pytest.raises(InputError, match=r"(?s)would lose its report.*5 peers, and only"):
+            run_audit(zoo.audit(peers=peers), zoo.shelf(), finished.folder)
+    assert files(finished.folder) == before
+
+
 def test_a_target_that_does_not_fit_leaves_the_folder_to_another(zoo, tmp_path):
     other = saved(tiny_lm(n_layers=3), tmp_path / "other")
     with pytest.raises(ContractError, match="no fine-tune"):
