@@ -111,19 +111,9 @@ def test_it_is_told_where_the_text_that_was_read_names_what_is_found(zoo, finish
 def test_what_the_answers_name_is_counted(finished):
     told = {path.stem: json.loads(path.read_text())["answers"] for path in (finished.folder / "told").iterdir()}
     for finding in finished.report["findings"]:
-        counts = {
-            key: sum(
-                bool(
-                    re.search(
-                        rf"\b({finding['concept']}(s|es)?|{finding['concept'].removesuffix('s')})\b",
-                        text,
-                        re.IGNORECASE,
-                    )
-                )
-                for text in texts
-            )
-            for key, texts in told.items()
-        }
+        concept = finding["concept"]
+        forms = re.compile(rf"\b({concept}(s|es)?|{concept.removesuffix('s')})\b", re.IGNORECASE)
+        counts = {key: sum(bool(forms.search(text)) for text in texts) for key, texts in told.items()}
         peers = max(count for key, count in counts.items() if key.startswith("peer"))
         expected = {"target": counts["target"], "base": counts["base"], "peers": peers, "of": len(PROMPTS)}
         assert finding["written"] == expected
