@@ -127,7 +127,7 @@ def run_audit(
         shelf: Holds the models.
         out: Where everything goes.
         tell: Called with what is done, how much of it, and of how much.
-        announce: Called with the costs before they are spent.
+        announce: Called with the costs before they are spent; not where all of it was done before.
 
     Returns:
         The report, as in `report.json`.
@@ -141,9 +141,12 @@ def run_audit(
     why, instead = "another process holds its lock", "wait for it, or choose another -o"
     with locked(out.resolve() / ".lock", InputError(f"{out} is being worked on already.", why, instead)):
         check_apart(audit.subjects)
-        claim(out, settings_of(audit, shelf))
+        settings = settings_of(audit, shelf)
+        finished = (out / REPORT).exists() and _read_settings(out / SETTINGS) == settings
+        claim(out, settings)
         run = Run(audit, shelf, out, tell)
-        announce(costs_of(audit, Asker(shelf.oracle(), audit.concepts, Work())))
+        if not finished:
+            announce(costs_of(audit, Asker(shelf.oracle(), audit.concepts, Work())))
         report = conclude(run.evidence(run.captured()))
         write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         write_text(out / HTML, page(report))

@@ -220,7 +220,7 @@ def test_a_finished_run_asks_nothing_again(zoo, finished, monkeypatch):
     before = files(finished.folder)
     monkeypatch.setattr(Asker, "margins", lambda *_: pytest.fail("something was asked"))
     monkeypatch.setattr("augury.audit.states.captured", lambda *_: pytest.fail("something was captured"))
-    run_audit(zoo.audit(), zoo.shelf(), finished.folder)
+    run_audit(zoo.audit(), zoo.shelf(), finished.folder, announce=lambda costs: pytest.fail("costs were told"))
     assert files(finished.folder) == before
 
 
