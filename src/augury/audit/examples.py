@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from augury.activations import Activations
 from augury.audit.blackbox import names
 from augury.audit.contrast import Floats
 from augury.audit.evidence import Evidence
@@ -71,7 +70,8 @@ def example(
     _, place = READS[read]
     asked, read_there = found.asked[TARGET][place], _read(found, place, prompt)
     acts, difference = read_there.tuned, read_there.difference
-    tokens = [] if acts is None else _tokens(found, acts)
+    base = found.gatherer.asker.oracle.base
+    tokens = [] if acts is None else [decoded(base, [token], special=True) for token in acts.token_ids]
     margins = {"fine-tuned": asked.tuned, "base": asked.base, "difference": asked.difference}
     controls = {name: float(found.controls[f"{name} {place}"][concept]) for name in ("none", "shuffled")}
     by_prompt = _by_prompt(found, read, concept)
@@ -80,7 +80,7 @@ def example(
         "kind": found.audit_prompts[prompt].kind,
         "place": place,
         "positions": [] if acts is None else list(acts.positions),
-        "read text": "".join(tokens),
+        "read text": "" if acts is None else decoded(base, acts.token_ids, special=True),
         "tokens": tokens,
         "norms": []
         if difference is None or difference.relative_norms is None
@@ -91,8 +91,3 @@ def example(
         "margins": {name: float(values[prompt, concept]) for name, values in margins.items()} | controls,
         "answers": answers[place, prompt],
     }
-
-
-def _tokens(found: Evidence, acts: Activations) -> list[str]:
-    base = found.gatherer.asker.oracle.base
-    return [decoded(base, [token], special=True) for token in acts.token_ids]

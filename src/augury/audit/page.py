@@ -155,7 +155,9 @@ def _null(report: Fields) -> str:
     found = report["contrast"]
     if found is None:
         return "<p>There are too few peers for a null distribution.</p>"
-    names = {key: Path(one["name"]).name for key, one in report["settings"]["fine-tunes"].items()}
+    whole = {key: one["name"] for key, one in report["settings"]["fine-tunes"].items()}
+    short = {key: Path(name).name for key, name in whole.items()}
+    names = short if len(set(short.values())) == len(short) else whole
     peers = [(names[key], score) for key, score in found["peers"].items()]
     rows = [("target", found["statistic"]), *peers, ("claimed from", found["threshold"])]
     told = (

@@ -93,8 +93,8 @@ class Costs:
         size = f"{self.bytes / 1e6:.0f} MB" if self.bytes >= 1e6 else f"{self.bytes / 1e3:.0f} kB"
         peers = "no peers" if self.models == 1 else f"{self.models - 1} peer{'s' if self.models > 2 else ''}"
         return (
-            f"at most, with {peers}: {self.readings:,} readings, about {self.questions:,} questions, {size} on disk, "
-            f"{spelled_time(self.seconds)} of asking on this machine"
+            f"at most {self.readings:,} readings (the target and {peers}), about {self.questions:,} questions, "
+            f"{size} on disk, {spelled_time(self.seconds)} of asking on this machine"
         )
 
 
