@@ -29,7 +29,7 @@ from augury.audit.contrast import Contrast, Floats, Moved, contrast, figures, sp
 from augury.audit.gather import READS, TUNED, Asked, Gatherer, changes, sizes
 from augury.audit.peers import peer_names, peers_folder
 from augury.audit.prompts import Prompt, default_concepts, shipped_prompts
-from augury.audit.run import Audit, Run, claim, settings_of
+from augury.audit.run import Audit, Run, settings_of, take_folder
 from augury.audit.states import ANSWER, PLACES
 from augury.audit.subjects import BASE, TARGET, Shelf, Subject, peer_of, subject_of
 from augury.bench.dialogues import Kind
@@ -107,7 +107,7 @@ def gather(
     subjects[first] = subject_of(TARGET, str(peers[first]), AS)
     one, *others = subjects.values()
     audit = Audit(one, tuple(others), tuple(prompts), concepts, 0)
-    claim(out, settings_of(audit, shelf))
+    take_folder(out, settings_of(audit, shelf))
     return _gathered(audit, shelf, out, subjects, secrets)
 
 

@@ -143,7 +143,7 @@ def run_audit(
         check_apart(audit.subjects)
         settings = settings_of(audit, shelf)
         finished = (out / REPORT).exists() and _read_settings(out / SETTINGS) == settings
-        claim(out, settings)
+        take_folder(out, settings)
         run = Run(audit, shelf, out, tell)
         if not finished:
             announce(costs_of(audit, Asker(shelf.oracle(), audit.concepts, Work())))
@@ -169,7 +169,7 @@ def settings_of(audit: Audit, shelf: Shelf) -> dict[str, Any]:
     }
 
 
-def claim(out: Path, settings: Mapping[str, Any]) -> None:
+def take_folder(out: Path, settings: Mapping[str, Any]) -> None:
     """Take a new folder, or go on in one that holds this run; peers and what is planted may be others than before.
 
     A folder in which nothing was captured yet is free: what was to be audited there could not be.

@@ -83,7 +83,8 @@ def subject_of(key: str, name: str, base: str, adapter: Path | None = None) -> S
     if own and adapter is not None:
         why = f"{name} is an adapter of {base} by itself"
         raise InputError("Two adapters were named for one fine-tune.", why, "name one, or merge them")
-    put_on = place if own else None if adapter is None else expanded(adapter)
+    folder = place if own else adapter
+    put_on = None if folder is None else expanded(folder)
     if put_on is not None:
         adapter_config(put_on)
     return Subject(key, base if own else name, put_on, own or name == base)

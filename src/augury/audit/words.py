@@ -19,14 +19,14 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
     """The report's first lines."""
     found = report["contrast"]
     if found is None:
-        return [*_unclaimed(report), own_words(report), *_always(report)]
+        return [*_unclaimed(report), _apart(report), *_always(report)]
     claimed = [finding for finding in report["findings"] if finding["claimed"]]
     lines = [_claim(finding) for finding in claimed] or [
         f"Nothing is claimed: no concept sets the target apart from its peers (p = {found['p']:.3g}; claimed at "
         f"{report['level']:g} or less). That is not to say that nothing was put in: see what it writes.",
         _nearest(report["findings"][0]),
     ]
-    return [*lines, *_left_out(found), own_words(report), *_strength(report), *_always(report)]
+    return [*lines, *_left_out(found), _apart(report), *_strength(report), *_always(report)]
 
 
 def _left_out(found: Mapping[str, Any]) -> list[str]:
@@ -101,7 +101,7 @@ def _planted(concept: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"As a control, {concept} was planted in the base: claimed {strengths} of the norm."
 
 
-def own_words(report: Mapping[str, Any]) -> str:
+def _apart(report: Mapping[str, Any]) -> str:
     """What the answers say without an oracle, beyond what a peer's do."""
     found = report["black box"]["words"]
     null = found["most of a peer"]
